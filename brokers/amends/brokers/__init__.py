@@ -1,0 +1,10 @@
+"""How messages travel: the `Broker` port and its adapters."""
+
+from amends.brokers.port import Broker as Broker
+from amends.brokers.port import BrokerUnavailable as BrokerUnavailable
+from amends.brokers.port import Consumer as Consumer
+from amends.brokers.port import ConsumerClosed as ConsumerClosed
+from amends.brokers.port import DeadLetter as DeadLetter
+from amends.brokers.port import Delivery as Delivery
+from amends.brokers.port import Outgoing as Outgoing
+from amends.brokers.shards import ShardMap as ShardMap

@@ -1,0 +1,33 @@
+"""What is said between services: messages, their envelope on the wire, codecs, and the catalog of types."""
+
+from amends.contracts.catalog import Catalog as Catalog
+from amends.contracts.clock import Clock as Clock
+from amends.contracts.clock import SystemClock as SystemClock
+from amends.contracts.codec import JSON as JSON
+from amends.contracts.codec import MSGPACK as MSGPACK
+from amends.contracts.codec import Codec as Codec
+from amends.contracts.codec import codec_for as codec_for
+from amends.contracts.durations import Duration as Duration
+from amends.contracts.durations import as_timedelta as as_timedelta
+from amends.contracts.envelope import Envelope as Envelope
+from amends.contracts.envelope import Kind as Kind
+from amends.contracts.envelope import ReplyOutcome as ReplyOutcome
+from amends.contracts.errors import AmendsError as AmendsError
+from amends.contracts.errors import ContractError as ContractError
+from amends.contracts.errors import DecodeError as DecodeError
+from amends.contracts.errors import InternalError as InternalError
+from amends.contracts.errors import InvalidIdError as InvalidIdError
+from amends.contracts.errors import TerminalError as TerminalError
+from amends.contracts.errors import TransientError as TransientError
+from amends.contracts.errors import UnknownTypeError as UnknownTypeError
+from amends.contracts.errors import UsageError as UsageError
+from amends.contracts.messages import Command as Command
+from amends.contracts.messages import Compensation as Compensation
+from amends.contracts.messages import Event as Event
+from amends.contracts.messages import Message as Message
+from amends.contracts.messages import Rejection as Rejection
+from amends.contracts.messages import Reply as Reply
+from amends.contracts.messages import Signal as Signal
+from amends.contracts.names import EffectKey as EffectKey
+from amends.contracts.names import slot_of as slot_of
+from amends.contracts.payloads import Failure as Failure

@@ -1,0 +1,79 @@
+"""Turning structs into bytes and back: JSON by default, msgpack by choice."""
+
+from functools import cache
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from amends.contracts.errors import DecodeError, TerminalError
+
+T = TypeVar("T")
+
+
+class Codec(Protocol):
+    """One way of writing data. Encoders and decoders are made once per type and kept.
+
+    `content_type` is what stands in the envelope. `encode` gives bytes; `decode` reads them as `type` and raises
+    `DecodeError`, which names the field, when they are something else.
+    """
+
+    content_type: str
+
+    def encode(self, value: Any) -> bytes: ...
+
+    def decode(self, data: bytes | msgspec.Raw, type: type[T]) -> T: ...
+
+
+class JsonCodec:
+    """JSON as msgspec writes it. Times are RFC 3339, decimals and UUIDs strings."""
+
+    content_type = "application/json"
+
+    def __init__(self) -> None:
+        self.encode = msgspec.json.Encoder().encode
+        self._decoder: Any = cache(msgspec.json.Decoder)
+
+    def decode(self, data: bytes | msgspec.Raw, type: type[T]) -> T:
+        try:
+            value: T = self._decoder(type).decode(data)
+        except msgspec.MsgspecError as error:
+            raise DecodeError(_name(type), str(error)) from None
+        return value
+
+
+class MsgpackCodec:
+    """MessagePack: smaller and faster than JSON, not readable by eye."""
+
+    content_type = "application/msgpack"
+
+    def __init__(self) -> None:
+        self.encode = msgspec.msgpack.Encoder().encode
+        self._decoder: Any = cache(msgspec.msgpack.Decoder)
+
+    def decode(self, data: bytes | msgspec.Raw, type: type[T]) -> T:
+        try:
+            value: T = self._decoder(type).decode(data)
+        except msgspec.MsgspecError as error:
+            raise DecodeError(_name(type), str(error)) from None
+        return value
+
+
+def _name(type: Any) -> str:
+    return getattr(type, "__tag__", None) or getattr(type, "__name__", str(type))
+
+
+JSON = JsonCodec()
+MSGPACK = MsgpackCodec()
+
+_CODECS: dict[str, Codec] = {codec.content_type: codec for codec in (JSON, MSGPACK)}
+
+
+def codec_for(content_type: str) -> Codec:
+    """The codec of a content type; parameters such as a charset are ignored. Raises `TerminalError`."""
+    try:
+        return _CODECS[content_type]
+    except KeyError:
+        bare = content_type.partition(";")[0].strip().lower()
+        if bare in _CODECS:
+            return _CODECS[bare]
+        raise TerminalError(f"no codec for content type {content_type!r}; known: {', '.join(_CODECS)}") from None

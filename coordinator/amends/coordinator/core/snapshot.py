@@ -1,0 +1,202 @@
+"""The state of one saga instance, as it is stored after every transition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from amends.contracts import Failure
+from amends.contracts.names import run_key
+
+
+class Phase(StrEnum):
+    RUNNING = "running"
+    COMPENSATING = "compensating"
+    COMPLETED = "completed"
+    COMPENSATED = "compensated"
+
+    @property
+    def ended(self) -> bool:
+        return self is Phase.COMPLETED or self is Phase.COMPENSATED
+
+
+class RunStatus(StrEnum):
+    """Where one run of a step stands. A step without a run has not been reached."""
+
+    ISSUED = "issued"
+    """Its command is on its way; no answer yet."""
+    RETRYING = "retrying"
+    """An attempt failed; the command is sent again when its timer is due."""
+    AWAITING = "awaiting"
+    """Waits for an event or a signal."""
+    SLEEPING = "sleeping"
+    SETTLING = "settling"
+    """Its outcome is unknown and must be known: the participant has been asked to settle it."""
+    DONE = "done"
+    SKIPPED = "skipped"
+    REJECTED = "rejected"
+    CLOSED = "closed"
+    """It never happened and never will."""
+    FAILED = "failed"
+    """It was given up, and left nothing to undo."""
+    STUCK = "stuck"
+    """It cannot go forward and cannot be undone: an operator must decide."""
+    UNKNOWN = "unknown"
+    """It may have happened; it will be undone."""
+    UNDOING = "undoing"
+    UNDO_RETRYING = "undo-retrying"
+    UNDONE = "undone"
+    UNDO_STUCK = "undo-stuck"
+    """Its compensation keeps failing: an operator must decide."""
+    WAIVED = "waived"
+    """An operator decided that it need not be done, or undone."""
+
+
+class Recording(Struct, frozen=True, array_like=True):
+    """A message as it went over the wire: its type, its data, and the data's content type."""
+
+    type: str
+    data: bytes
+    content_type: str = "application/json"
+
+
+class Awaits(Struct, frozen=True, array_like=True):
+    """What a waiting run waits for: a type, and for an event the values (JSON) that its fields must have."""
+
+    type: str
+    where: tuple[tuple[str, bytes], ...] = ()
+
+
+StuckOn = Literal["", "act", "answer", "outcome", "compensation", "undo"]
+"""Where a stuck run stopped: its step method raised; the handler of its answer raised or the answer was unreadable;
+the outcome is a refusal, exhaustion or lasting doubt; its compensation method raised; its undo was given up."""
+
+
+class StepRun(Struct, frozen=True, array_like=True):
+    """One run of one step (visit, item), from its dispatch to its end.
+
+    `command` is frozen at dispatch and `revision` counts its wordings; `attempt` counts the sends of the present wording,
+    `failures` the failed ones. `issued_at` is the first send. `timeout_at` ends the wait for an outcome. `wake_at` is when
+    the run next has something to do by itself: send again, time out, wake up.
+    """
+
+    step: str
+    status: RunStatus
+    visit: int = 0
+    item: int | None = None
+    command: Recording | None = None
+    reply: Recording | None = None
+    undo: Recording | None = None
+    awaits: Awaits | None = None
+    revision: int = 0
+    attempt: int = 0
+    failures: int = 0
+    undo_attempt: int = 0
+    undo_failures: int = 0
+    settle_attempt: int = 0
+    issued_at: datetime | None = None
+    timeout_at: datetime | None = None
+    wake_at: datetime | None = None
+    ended_at: datetime | None = None
+    failure: Failure | None = None
+    stuck_on: StuckOn = ""
+    note: str = ""
+
+    @property
+    def key(self) -> str:
+        return run_key(self.step, self.visit, self.item)
+
+
+class Buffered(Struct, frozen=True, array_like=True):
+    """A signal or event that came before the step that awaits it."""
+
+    id: str
+    type: str
+    data: bytes
+    content_type: str
+
+
+class Waived(Struct, frozen=True, array_like=True):
+    """A step that an operator decided to leave as it is."""
+
+    step: str
+    reason: str
+    by: str
+
+
+class Snapshot(Struct, frozen=True, array_like=True, kw_only=True):
+    """One instance. `version` counts its commits, `commit_id` names the last one, `incarnation` the first.
+
+    `state` is the user's saga as msgpack. `clock` is the latest moment this saga has seen. `aborting` holds the reason for
+    going back while the outcome of the pivot is still being settled; `failure` the reason once it goes back.
+    `watchers` are the client addresses that want to hear of the end. `held` are inputs kept while paused.
+    """
+
+    saga: str
+    definition_version: int
+    shape: str
+    id: str
+    incarnation: str
+    version: int
+    commit_id: str
+    phase: Phase
+    state: bytes
+    clock: datetime
+    started_at: datetime
+    runs: dict[str, StepRun] = {}
+    deadline: datetime | None = None
+    ended_at: datetime | None = None
+    paused_at: datetime | None = None
+    aborting: Failure | None = None
+    failure: Failure | None = None
+    waived: tuple[Waived, ...] = ()
+    buffer: tuple[Buffered, ...] = ()
+    seen: tuple[str, ...] = ()
+    held: tuple[bytes, ...] = ()
+    watchers: tuple[str, ...] = ()
+    sequence: int = 0
+    correlation_id: str = ""
+    causation_id: str = ""
+    traceparent: str | None = None
+    parent: str | None = None
+
+    @property
+    def paused(self) -> bool:
+        return self.paused_at is not None
+
+    @property
+    def stuck(self) -> bool:
+        return any(run.status in (RunStatus.STUCK, RunStatus.UNDO_STUCK) for run in self.runs.values())
+
+    @property
+    def wake_at(self) -> datetime | None:
+        """When the earliest timer is due; None while there is none, or while paused."""
+        if self.paused_at is not None or self.phase.ended:
+            return None
+        return min(self.timers(), default=None)
+
+    def timers(self) -> Iterator[datetime]:
+        """Every moment at which this saga has something to do by itself."""
+        for run in self.runs.values():
+            if run.wake_at is not None:
+                yield run.wake_at
+        if self.deadline is not None:
+            yield self.deadline
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Snapshot)
+
+
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    return _ENCODER.encode(snapshot)
+
+
+def decode_snapshot(data: bytes) -> Snapshot:
+    """Raises `msgspec.MsgspecError` when the bytes are no snapshot."""
+    return _DECODER.decode(data)

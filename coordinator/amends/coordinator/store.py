@@ -1,0 +1,220 @@
+"""The `SagaStore` port: where sagas live.
+
+An adapter passes the suite in `tests/contract/store.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from amends.brokers import Outgoing, ShardMap
+from amends.contracts import TerminalError, TransientError
+from amends.coordinator.core.journal import JournalRecord
+from amends.coordinator.core.snapshot import Phase, Snapshot
+
+
+class StoreUnavailable(TransientError):
+    """The store cannot be reached or cannot write now (down, locked, full). Nothing was committed for certain."""
+
+
+class StoreCorrupt(TerminalError):
+    """What the store holds cannot be read. `detail` says what and where; restore it from a backup."""
+
+
+class LedgerEntry(Struct, frozen=True):
+    """One start, remembered longer than its saga: so an id that was used is not taken for a new one."""
+
+    incarnation: str
+    input_hash: str
+    started_at: datetime
+
+
+class Stored(Struct, frozen=True):
+    """What a store knows of one saga id."""
+
+    snapshot: Snapshot | None
+    start: LedgerEntry | None
+
+
+class Predecessor(Struct, frozen=True):
+    """The commit that another one builds on."""
+
+    incarnation: str
+    version: int
+    commit_id: str
+
+
+class Interest(Struct, frozen=True):
+    """An event that a saga waits for, or will: its type and the JSON values that its fields must have (may be none).
+
+    The fields are in alphabetical order.
+    """
+
+    event_type: str
+    where: tuple[tuple[str, bytes], ...] = ()
+
+
+class Commit(Struct, frozen=True, eq=False):
+    """One transition to store, all or nothing: snapshot, journal, outbox, timers and indexes.
+
+    `predecessor` is what the snapshot in the store must be for this to succeed; None means that there must be neither a
+    snapshot nor a ledger entry for the id, and then `input_hash` goes into the ledger. `outbox` are the messages to send
+    once this is stored. `interests` replaces what the saga is waiting for; None leaves it. The timer index follows
+    `snapshot.wake_at`.
+    """
+
+    snapshot: Snapshot
+    predecessor: Predecessor | None
+    record: JournalRecord
+    outbox: tuple[Outgoing, ...] = ()
+    input_hash: str = ""
+    interests: tuple[Interest, ...] | None = None
+
+
+class OutboxKey(Struct, frozen=True):
+    """Names the messages of one commit in the outbox."""
+
+    saga_id: str
+    incarnation: str
+    version: int
+
+
+class CommitResult(StrEnum):
+    COMMITTED = "committed"
+    """Stored; or recognised as stored before, by its commit id."""
+    CONFLICT = "conflict"
+    """The saga in the store is not the predecessor: reload it and decide again."""
+
+
+class OutboxEntry(Struct, frozen=True, eq=False):
+    """The messages of one commit that were not cleared yet."""
+
+    key: OutboxKey
+    messages: tuple[Outgoing, ...]
+
+
+class DueSaga(Struct, frozen=True):
+    """A saga with a timer that is due, leased to whoever asked."""
+
+    saga_id: str
+    incarnation: str
+    wake_at: datetime
+
+
+class Parked(Struct, frozen=True, eq=False):
+    """A message put aside because the definition version of its saga is not loaded by the coordinator that got it."""
+
+    saga: str
+    definition_version: int
+    message: Outgoing
+
+
+Order = Literal["newest", "oldest"]
+
+
+class SagaQuery(Struct, frozen=True, kw_only=True):
+    """What to list. Fields that are None do not filter; `id_prefix` is the beginning of ids."""
+
+    saga: str | None = None
+    phase: Phase | None = None
+    stuck: bool | None = None
+    paused: bool | None = None
+    waived: bool | None = None
+    id_prefix: str | None = None
+    order: Order = "newest"
+    limit: int = 100
+
+
+class SagaSummary(Struct, frozen=True, kw_only=True):
+    """One line of a list."""
+
+    id: str
+    saga: str
+    definition_version: int
+    phase: Phase
+    stuck: bool
+    paused: bool
+    waived: bool
+    version: int
+    started_at: datetime
+    updated_at: datetime
+    wake_at: datetime | None
+
+
+class SagaStore(Protocol):
+    """Holds snapshots, journals, outboxes, timers, and the start ledger.
+
+    Atomicity: each `Commit` is stored whole or not at all, and commits of one call succeed or conflict one by one.
+    Durability: what `commit` reported as committed survives the death of this process (and, but for in-memory stores, of
+    the machine). Idempotency: a commit whose `snapshot.commit_id` is the one in the store is reported as committed and
+    stores nothing again. All methods raise `StoreUnavailable` when the store is away; a commit then may or may not have
+    happened, and is to be repeated with the same commit id. Lists and counts may lag behind commits; `load` never does.
+    """
+
+    async def adopt(self, shard_map: ShardMap) -> None:
+        """Remember the map on first use; afterwards raise `UsageError` when another one is given."""
+        ...
+
+    async def now(self) -> datetime:
+        """Store time: what timers and leases are measured by."""
+        ...
+
+    async def load(self, saga_ids: Sequence[str]) -> Sequence[Stored]:
+        """What is stored of each id, in the order asked. Raises `StoreCorrupt` naming the saga."""
+        ...
+
+    async def commit(self, commits: Sequence[Commit], cleared: Sequence[OutboxKey] = ()) -> Sequence[CommitResult]:
+        """Store these, at most one per saga, in one go; remove the outbox entries that were sent meanwhile."""
+        ...
+
+    async def due(self, slots: Sequence[range], limit: int, lease_s: float) -> Sequence[DueSaga]:
+        """Lease up to `limit` sagas of these slots whose earliest timer is due by store time, earliest first.
+
+        A leased saga is not returned again until the lease has run out or a commit of the saga has ended it.
+        """
+        ...
+
+    async def next_due(self, slots: Sequence[range]) -> datetime | None:
+        """When the earliest timer of these slots is due that is not leased; for a leased one, when its lease ends."""
+        ...
+
+    async def overdue_outbox(
+        self, slots: Sequence[range], older_than_s: float, limit: int, lease_s: float
+    ) -> Sequence[OutboxEntry]:
+        """Lease outbox entries that were committed more than `older_than_s` ago and not cleared, oldest first."""
+        ...
+
+    async def waiting(self, event_type: str, fields: dict[str, bytes]) -> Sequence[str]:
+        """The ids of sagas interested in an event with these JSON values of its top-level fields."""
+        ...
+
+    async def park(self, parked: Sequence[Parked]) -> None:
+        """Put messages aside durably. Parking a message of the same id and saga again changes nothing."""
+        ...
+
+    async def unpark(self, saga: str, definition_version: int, limit: int) -> Sequence[Parked]:
+        """The oldest messages put aside for this version. They stay until `parked_sent`."""
+        ...
+
+    async def parked_sent(self, parked: Sequence[Parked]) -> None:
+        """Forget messages that were sent on."""
+        ...
+
+    async def journal(self, saga_id: str) -> Sequence[JournalRecord]:
+        """The records of the newest incarnation, oldest first; empty for an unknown id."""
+        ...
+
+    async def find(self, query: SagaQuery) -> Sequence[SagaSummary]:
+        """The sagas that match, by start time."""
+        ...
+
+    async def count(self, query: SagaQuery) -> int:
+        """How many match; `limit` does not count."""
+        ...
+
+    async def close(self) -> None: ...
