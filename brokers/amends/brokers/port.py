@@ -95,11 +95,11 @@ class Consumer(Protocol):
 class Broker(Protocol):
     """Carries messages at least once.
 
-    Durability: when `publish` returns, every message of the call is stored so that it survives the death of this process
-    (and, but for in-memory brokers, of the machine). When it raises, any of them may or may not have been stored: the
-    caller sends them again. Ordering: messages to one address from one publisher are handed out in the order of
-    publishing, as long as none is released or redelivered; nothing may rely on more. Redelivery: a message is handed
-    out again when its consumer died, closed or released it.
+    Durability: when `publish` returns, every message of the call is stored so that it survives the death of this
+    process (and, but for in-memory brokers, of the machine). When it raises, any of them may or may not have been
+    stored: the caller sends them again. Ordering: messages to one address from one publisher are handed out in the
+    order of publishing, as long as none is released or redelivered; nothing may rely on more. Redelivery: a message is
+    handed out again when its consumer died, closed or released it.
     """
 
     shard_map: ShardMap
@@ -134,8 +134,8 @@ class Broker(Protocol):
     async def subscribe(self, subscriber: str, event_types: Sequence[str]) -> Consumer:
         """The events of these types. Consumers with one subscriber name compete; each name gets a copy of each event.
 
-        The subscription is durable: events published while no consumer is there wait for the next one. A later call with
-        other types replaces the types.
+        The subscription is durable: events published while no consumer is there wait for the next one. A later call
+        with other types replaces the types.
         """
         ...
 

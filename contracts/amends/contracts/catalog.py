@@ -17,8 +17,8 @@ class Catalog:
 
     def __init__(self, types: Iterable[type[Message]] = ()) -> None:
         self._types: dict[str, type[Message]] = {}
-        for type in types:
-            self.add(type)
+        for message_type in types:
+            self.add(message_type)
 
     def add(self, type: type[Message]) -> None:
         known = self._types.setdefault(type.__tag__, type)

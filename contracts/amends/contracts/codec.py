@@ -59,7 +59,7 @@ class MsgpackCodec:
 
 
 def _name(type: Any) -> str:
-    return getattr(type, "__tag__", None) or getattr(type, "__name__", str(type))
+    return str(getattr(type, "__tag__", None) or getattr(type, "__name__", type))
 
 
 JSON = JsonCodec()

@@ -5,20 +5,22 @@ from __future__ import annotations
 import difflib
 import sys
 import typing
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, get_args, get_origin
 
 import msgspec
 from msgspec import Struct, StructMeta
 from typing_extensions import TypeVar, dataclass_transform
 
+from amends.contracts.annotations import members, shown
 from amends.contracts.errors import ContractError
-from amends.contracts.names import kebab
+from amends.contracts.names import is_wire_name, kebab
 
 TYPE_FIELD = "$type"
 """The field that carries a message's tag when it stands inside other data, such as a union in a saga's state."""
 
 _OURS = ("service", "version", "name", "abstract")
-_MSGSPEC = ("frozen", "kw_only", "rename", "forbid_unknown_fields", "omit_defaults", "eq", "order", "gc")
+_MSGSPEC = ("frozen", "kw_only", "rename", "eq", "order", "gc")
 
 
 class MessageMeta(StructMeta):
@@ -32,6 +34,7 @@ class MessageMeta(StructMeta):
     __version__: int
     __tag__: str
     __abstract__: bool
+    __contract__: tuple[Any, ...]
 
     if TYPE_CHECKING:
         # pyright checks class keywords against this signature, so they are spelt out
@@ -71,28 +74,31 @@ def _make_message(
     abstract: bool = False,
     **options: Any,
 ) -> MessageMeta:
-    for keyword in options:
-        if keyword not in _MSGSPEC:
-            close = difflib.get_close_matches(keyword, [*_OURS, *_MSGSPEC], 1)
-            remedy = f"Did you mean {close[0]}=?" if close else f"Known: {', '.join(f'{k}=' for k in _OURS)}"
-            raise ContractError(class_name, f"unknown class keyword {keyword!r}", remedy)
-    if not isinstance(version, int) or version < 1:
-        raise ContractError(class_name, f"version={version!r} is no major version", "Write version=1, version=2, …")
     options.setdefault("kw_only", True)
-    ours = namespace.get("__module__") == __name__
-    original = namespace.get("__orig_bases__", bases)
-    if not ours:
-        service = service or _inherited_service(bases, original)
-        options.setdefault("tag", stable_tag(name or kebab(class_name), version, service))
-        options["tag_field"] = TYPE_FIELD
-    cls = StructMeta.__new__(mcls, class_name, bases, namespace, **options)
-    cls.__service__ = service
-    cls.__version__ = version
-    cls.__abstract__ = abstract
-    cls.__tag__ = options.get("tag", class_name)
-    if not ours:
-        frame = sys._getframe(2)
-        _check(cls, original, dict(frame.f_locals) if frame.f_locals is not frame.f_globals else {}, abstract)
+    if namespace.get("__module__") == __name__:
+        cls = StructMeta.__new__(mcls, class_name, bases, namespace, **options)
+        cls.__service__, cls.__version__, cls.__abstract__, cls.__tag__ = None, version, True, class_name
+        cls.__contract__ = ()
+        return cls
+    _check_keywords(class_name, service, version, name, abstract, options)
+    frame = sys._getframe(2)
+    scope = _Scope(namespace.get("__module__", ""), {} if frame.f_locals is frame.f_globals else frame.f_locals)
+    contract = _contract(class_name, namespace.get("__orig_bases__", bases), scope)
+    if service is None:
+        service = _service_of(bases, contract)
+    tag = stable_tag(name or kebab(class_name), version, service)
+    if not is_wire_name(tag):
+        raise ContractError(
+            class_name,
+            f"its name on the wire would be {tag!r}, and brokers only take letters, digits and . _ - in ASCII",
+            'Write name="…" in the class line',
+        )
+    cls = StructMeta.__new__(mcls, class_name, bases, namespace, tag=tag, tag_field=TYPE_FIELD, **options)
+    cls.__service__, cls.__version__, cls.__tag__ = service, version, tag
+    cls.__contract__ = contract
+    cls.__abstract__ = abstract or bool(cls.__dict__.get("__parameters__"))
+    if not cls.__abstract__:
+        _complete(cls, contract)
     return cls
 
 
@@ -101,40 +107,141 @@ def stable_tag(name: str, version: int, service: str | None = None) -> str:
     return f"{service}.{name}.v{version}" if service else f"{name}.v{version}"
 
 
-def _inherited_service(bases: tuple[type, ...], original: tuple[Any, ...]) -> str | None:
+def _check_keywords(
+    class_name: str, service: str | None, version: int, name: str | None, abstract: bool, options: dict[str, Any]
+) -> None:
+    for keyword in options:
+        if keyword not in _MSGSPEC:
+            close = difflib.get_close_matches(keyword, [*_OURS, *_MSGSPEC], 1)
+            remedy = f"Did you mean {close[0]}=?" if close else f"Known: {', '.join(f'{k}=' for k in _OURS)}"
+            raise ContractError(class_name, f"unknown class keyword {keyword!r}", remedy)
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ContractError(class_name, f"version={version!r} is no major version", "Write version=1, version=2, …")
+    if not isinstance(abstract, bool):
+        raise ContractError(class_name, f"abstract={abstract!r} is no bool", "Write abstract=True, or leave it out")
+    for keyword, value in (("name", name), ("service", service)):
+        if value is not None and not is_wire_name(value):
+            raise ContractError(
+                class_name,
+                f"{keyword}={value!r} cannot be a name on the wire",
+                f'Use letters, digits and . _ - in ASCII: {keyword}="inventory"',
+            )
+
+
+# what a class says of its contract: the arguments it gives to Command[…] or Compensation[…]
+
+
+class _Scope:
+    """Where names written as strings are looked up: the module, and the function that holds the class statement."""
+
+    __slots__ = ("local_names", "module")
+
+    def __init__(self, module: str, local_names: Mapping[str, Any]) -> None:
+        self.module, self.local_names = module, local_names
+
+    def resolve(self, class_name: str, argument: Any) -> Any:
+        text = getattr(argument, "__forward_arg__", argument)
+        if not isinstance(text, str):
+            return argument
+        try:
+            return eval(text, vars(sys.modules[self.module]), dict(self.local_names))
+        except NameError as error:
+            raise ContractError(
+                class_name, f"{error.name!r} is not defined yet", f"Define {error.name} above it"
+            ) from None
+
+
+def _contract(class_name: str, bases: tuple[Any, ...], scope: _Scope) -> tuple[Any, ...]:
+    """The arguments of `Command` or `Compensation` that the bases give, those of generic bases filled in."""
+    for base in bases:
+        origin = get_origin(base) or base
+        if not (isinstance(origin, type) and issubclass(origin, Command | Compensation)):
+            continue
+        arguments = tuple(scope.resolve(class_name, a) for a in get_args(base))
+        if origin is Command or origin is Compensation:
+            return arguments
+        given = dict(zip(getattr(origin, "__parameters__", ()), arguments, strict=False))
+        return tuple(_filled(a, given) for a in origin.__contract__)
+    return ()
+
+
+def _filled(argument: Any, given: dict[Any, Any]) -> Any:
+    parameters = getattr(argument, "__parameters__", ())
+    if argument in given:
+        return given[argument]
+    if parameters and not isinstance(argument, type):
+        return argument[tuple(given.get(p, p) for p in parameters)]
+    return argument
+
+
+def _service_of(bases: tuple[type, ...], contract: tuple[Any, ...]) -> str | None:
     for base in bases:
         if service := getattr(base, "__service__", None):
             return str(service)
-    undone = base_arguments(original, Compensation)
-    return getattr(undone[0], "__service__", None) if undone else None
+    if contract and any(issubclass(base, Compensation) for base in bases):
+        return getattr(contract[0], "__service__", None)
+    return None
 
 
-def base_arguments(bases: tuple[Any, ...], origin: type) -> tuple[Any, ...]:
-    """The arguments given to `origin` in `class X(origin[A, B])`."""
-    for base in bases:
-        found = get_origin(base)
-        if isinstance(found, type) and issubclass(found, origin):
-            return get_args(base)
-    return ()
+def _complete(cls: Any, contract: tuple[Any, ...]) -> None:
+    """Fill in what a concrete class promises, or say what is missing."""
+    name = cls.__qualname__.rpartition("<locals>.")[2]
+    if issubclass(cls, Command):
+        _complete_command(cls, name, contract)
+    elif issubclass(cls, Compensation):
+        _complete_compensation(cls, name, contract)
+
+
+def _complete_command(cls: Any, name: str, contract: tuple[Any, ...]) -> None:
+    if not contract:
+        raise ContractError(
+            name, "a command must say what its reply is", f'Write class {name}(Command[YourReply], service="…")'
+        )
+    replies = members(contract[0])
+    if type(None) in replies and len(replies) > 1:
+        raise ContractError(
+            name, "None stands among its replies", "Give it a Reply without fields instead, or Command[None] alone"
+        )
+    cls.__replies__ = () if replies == (type(None),) else tuple(_concrete(name, r, Reply) for r in replies)
+    # Rejection itself stands for "not said": newer Pythons fill in the default of the type variable
+    rejections = [r for r in members(contract[1]) if r is not Rejection] if len(contract) > 1 else []
+    cls.__rejections__ = tuple(_concrete(name, r, Rejection) for r in rejections)
+    if cls.__service__ is None:
+        raise ContractError(
+            name, "no service", f'Name the participant that does it: class {name}(Command[…], service="inventory")'
+        )
+
+
+def _complete_compensation(cls: Any, name: str, contract: tuple[Any, ...]) -> None:
+    if not contract:
+        raise ContractError(name, "undoes nothing", f"Write class {name}(Compensation[TheCommand])")
+    undone = _concrete(name, contract[0], Command)
+    if cls.__service__ != undone.__service__:
+        raise ContractError(
+            name,
+            f"undoes {undone.__name__} of service {undone.__service__!r} at service {cls.__service__!r}",
+            "Leave service= out: a compensation goes to the service of its command",
+        )
+    cls.__command__ = undone
+
+
+def _concrete(name: str, argument: Any, base: type) -> Any:
+    """`argument`, if it is a class of this kind that can be on the wire. Raises `ContractError`."""
+    what = base.__name__
+    if isinstance(argument, typing.TypeVar):
+        raise ContractError(
+            name, f"{argument.__name__} is left open", f"Say which {what.lower()} it is: class {name}(Base[…])"
+        )
+    if not (isinstance(argument, type) and issubclass(argument, base)):
+        raise ContractError(name, f"{shown(argument)} is no {what}", f"Write class {shown(argument)}({what})")
+    if argument.__abstract__:  # type: ignore[attr-defined]
+        raise ContractError(name, f"{argument.__name__} is abstract", f"Name the {what} classes that are meant")
+    return argument
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
 class Message(Struct, metaclass=MessageMeta, frozen=True):
     """What all messages have in common: frozen, keyword-only, tolerant of unknown fields when read."""
-
-    if TYPE_CHECKING:
-
-        def __init_subclass__(
-            cls,
-            *,
-            service: str | None = None,
-            version: int = 1,
-            name: str | None = None,
-            abstract: bool = False,
-            frozen: bool = True,
-            kw_only: bool = True,
-            rename: Any = None,
-        ) -> None: ...
 
 
 class Reply(Message, frozen=True):
@@ -148,17 +255,9 @@ class Rejection(Message, frozen=True):
 class Event(Message, frozen=True):
     """Something that happened, in the past tense. Events are facts: they are published, never undone."""
 
-    if TYPE_CHECKING:
-
-        def __awaited__(self) -> typing.Self: ...
-
 
 class Signal(Message, frozen=True):
     """A word from outside to one saga, such as an approval."""
-
-    if TYPE_CHECKING:
-
-        def __awaited__(self) -> typing.Self: ...
 
 
 R_co = TypeVar("R_co", bound="Reply | None", covariant=True)
@@ -168,7 +267,8 @@ X_co = TypeVar("X_co", bound=Rejection, covariant=True, default=Rejection)
 class Command(Message, Generic[R_co, X_co], frozen=True):
     """Asks `service` for one local transaction. `R` is the reply that says it is done, `X` the rejection.
 
-    `Command[None]` is answered by "done" alone; a union of replies is allowed. The rejection may be left out.
+    `Command[None]` is answered by "done" alone; a union of replies is allowed. The rejection may be left out: then the
+    participant may refuse with any. `__replies__` and `__rejections__` are the classes that were named.
     """
 
     __replies__: ClassVar[tuple[type[Reply], ...]] = ()
@@ -191,74 +291,3 @@ class Compensation(Message, Generic[C_co], frozen=True):
     if TYPE_CHECKING:
 
         def __undoes__(self) -> C_co: ...
-
-
-def _check(cls: Any, original: tuple[Any, ...], local_names: dict[str, Any], abstract: bool) -> None:
-    if abstract or cls.__dict__.get("__parameters__"):
-        return
-    if issubclass(cls, Command):
-        _check_command(cls, original, local_names)
-    elif issubclass(cls, Compensation):
-        _check_compensation(cls, original)
-
-
-def _check_command(cls: Any, original: tuple[Any, ...], local_names: dict[str, Any]) -> None:
-    name = cls.__qualname__.rpartition("<locals>.")[2]
-    arguments = base_arguments(original, Command)
-    if arguments:
-        arguments = tuple(_resolve(a, cls, local_names) for a in arguments)
-        cls.__replies__ = _members(name, arguments[0], Reply)
-        if len(arguments) > 1:
-            cls.__rejections__ = _members(name, arguments[1], Rejection)
-    elif not any("__replies__" in vars(base) for base in cls.__mro__ if base is not Command):
-        raise ContractError(
-            name, "a command must say what its reply is", f'Write class {name}(Command[YourReply], service="…")'
-        )
-    if cls.__service__ is None:
-        raise ContractError(
-            name, "no service", f'Name the participant that does it: class {name}(Command[…], service="inventory")'
-        )
-
-
-def _check_compensation(cls: Any, original: tuple[Any, ...]) -> None:
-    name = cls.__qualname__.rpartition("<locals>.")[2]
-    arguments = base_arguments(original, Compensation)
-    if arguments:
-        undone = arguments[0]
-        if not (isinstance(undone, type) and issubclass(undone, Command)):
-            shown = getattr(undone, "__name__", undone)
-            raise ContractError(name, f"{shown} is no command", f"Write class {name}(Compensation[TheCommand])")
-        if cls.__service__ != undone.__service__:
-            raise ContractError(
-                name,
-                f"undoes {undone.__name__} of service {undone.__service__!r} at service {cls.__service__!r}",
-                "Leave service= out: a compensation goes to the service of its command",
-            )
-        cls.__command__ = undone
-    elif getattr(cls, "__command__", None) is None:
-        raise ContractError(name, "undoes nothing", f"Write class {name}(Compensation[TheCommand])")
-
-
-def _resolve(argument: Any, cls: Any, local_names: dict[str, Any]) -> Any:
-    if isinstance(argument, typing.ForwardRef):
-        argument = argument.__forward_arg__
-    if isinstance(argument, str):
-        scope = {**vars(sys.modules[cls.__module__]), **local_names}
-        try:
-            return eval(argument, scope)
-        except NameError as error:
-            raise ContractError(
-                cls.__qualname__, f"{error.name!r} is not defined yet", f"Define {error.name} above the command"
-            ) from None
-    return argument
-
-
-def _members(name: str, annotation: Any, base: type) -> tuple[type, ...]:
-    members = get_args(annotation) or (annotation,)
-    for member in members:
-        if member is type(None) or member is None or isinstance(member, TypeVar) or member is Any:
-            continue
-        if not (isinstance(member, type) and issubclass(member, base)):
-            shown = getattr(member, "__name__", member)
-            raise ContractError(name, f"{shown} is no {base.__name__}", f"Write class {shown}({base.__name__})")
-    return tuple(m for m in members if isinstance(m, type) and issubclass(m, base))

@@ -11,12 +11,18 @@ from amends.contracts.errors import InvalidIdError
 SLOTS: Final = 1024
 """How many virtual slots saga ids hash to. Part of every storage key and reply address."""
 
+_WIRE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _WORD_BREAK = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def kebab(name: str) -> str:
     """`ReserveStock` -> `reserve-stock`."""
     return _WORD_BREAK.sub("-", name).lower()
+
+
+def is_wire_name(name: object) -> bool:
+    """Whether this can be (part of) a name on the wire: ASCII letters, digits and `. _ -`, as queues and topics are."""
+    return isinstance(name, str) and _WIRE_NAME.fullmatch(name) is not None
 
 
 def check_saga_id(saga_id: str) -> str:

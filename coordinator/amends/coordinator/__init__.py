@@ -1,0 +1,32 @@
+"""Sagas: declare them, run them, start them and look at them."""
+
+from amends.contracts import Failure as Failure
+from amends.coordinator.client import Handle as Handle
+from amends.coordinator.client import NoAnswer as NoAnswer
+from amends.coordinator.client import Refused as Refused
+from amends.coordinator.client import SagaClient as SagaClient
+from amends.coordinator.coordinator import Coordinator as Coordinator
+from amends.coordinator.coordinator import CoordinatorConfig as CoordinatorConfig
+from amends.coordinator.core import Policy as Policy
+from amends.coordinator.declaration.definition import Definition as Definition
+from amends.coordinator.declaration.errors import SagaDefinitionError as SagaDefinitionError
+from amends.coordinator.declaration.results import Compensate as Compensate
+from amends.coordinator.declaration.results import Decision as Decision
+from amends.coordinator.declaration.results import Publish as Publish
+from amends.coordinator.declaration.results import Skip as Skip
+from amends.coordinator.declaration.results import Sleep as Sleep
+from amends.coordinator.declaration.results import WaitFor as WaitFor
+from amends.coordinator.declaration.saga import Saga as Saga
+from amends.coordinator.declaration.saga import definition_of as definition_of
+from amends.coordinator.declaration.step import step as step
+from amends.coordinator.outcome import NotCompleted as NotCompleted
+from amends.coordinator.outcome import Outcome as Outcome
+from amends.coordinator.outcome import StillGoing as StillGoing
+from amends.coordinator.outcome import UnknownSagaId as UnknownSagaId
+from amends.coordinator.retry import Retry as Retry
+from amends.coordinator.store import SagaQuery as SagaQuery
+from amends.coordinator.store import SagaStore as SagaStore
+from amends.coordinator.store import SagaSummary as SagaSummary
+from amends.coordinator.store import StoreCorrupt as StoreCorrupt
+from amends.coordinator.store import StoreUnavailable as StoreUnavailable
+from amends.coordinator.sync_client import SyncSagaClient as SyncSagaClient

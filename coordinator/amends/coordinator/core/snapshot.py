@@ -80,7 +80,7 @@ the outcome is a refusal, exhaustion or lasting doubt; its compensation method r
 class StepRun(Struct, frozen=True, array_like=True):
     """One run of one step (visit, item), from its dispatch to its end.
 
-    `command` is frozen at dispatch and `revision` counts its wordings; `attempt` counts the sends of the present wording,
+    `command` is frozen at dispatch (for `service`), and `revision` counts its wordings; `attempt` counts the sends of the present wording,
     `failures` the failed ones. `issued_at` is the first send. `timeout_at` ends the wait for an outcome. `wake_at` is when
     the run next has something to do by itself: send again, time out, wake up.
     """
@@ -89,6 +89,7 @@ class StepRun(Struct, frozen=True, array_like=True):
     status: RunStatus
     visit: int = 0
     item: int | None = None
+    service: str = ""
     command: Recording | None = None
     reply: Recording | None = None
     undo: Recording | None = None

@@ -1,0 +1,37 @@
+# Everything installs what it needs into .venv; Python 3.11 or newer and make are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench typecheck lint clean
+
+$(READY): pyproject.toml requirements-dev.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "amends needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: $(READY) ## place a few hundred orders, kill the services midway, and prove that stock and money balance
+	$(BIN)/python -m examples.orders
+
+test: $(READY) ## all tests
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+check: $(READY) lint typecheck ## what must be clean before a commit: style, types, imports
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+typecheck: $(READY)
+	$(BIN)/mypy
+	$(BIN)/mypy examples
+
+bench: $(READY) ## how fast, as ratios to what the parts allow
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .amends build dist

@@ -1,0 +1,274 @@
+"""The coordinator: consumes the shards it is given, and drives the sagas in them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+from msgspec import Struct
+
+from amends.brokers import Broker, Consumer, ConsumerClosed, Delivery
+from amends.brokers.connect import connect_broker
+from amends.contracts import TransientError
+from amends.coordinator.actors import Actors
+from amends.coordinator.core import Policy
+from amends.coordinator.declaration.saga import Saga
+from amends.coordinator.processor import Decided, Processor
+from amends.coordinator.registry import Registry
+from amends.coordinator.relay import GRACE_S, Relay
+from amends.coordinator.router import SUBSCRIBER, Router
+from amends.coordinator.store import SagaStore
+from amends.coordinator.stores import connect_store
+from amends.coordinator.sweeper import Sweeper
+from amends.coordinator.trouble import Trouble
+
+log = structlog.get_logger("amends.coordinator")
+
+_FINISHING: Final = 4
+"""How many batches may be on their way to the broker while the next is decided."""
+
+
+class CoordinatorConfig(Struct, frozen=True, kw_only=True):
+    """How a coordinator runs.
+
+    `batch`: how many messages are taken to one commit at most. `hot`: how many sagas are kept in memory. `outbox_grace_s`: how
+    old an unsent message is before the relay sends it. `flush_s`: how long sent messages may stay in the outbox when no
+    commit clears them.
+    """
+
+    batch: int = 256
+    hot: int = 20_000
+    outbox_grace_s: float = GRACE_S
+    flush_s: float = 1.0
+
+
+class Coordinator:
+    """Runs sagas: give it the classes, a broker and a store (or their URLs), and keep `running()` open.
+
+    Any number of coordinators may share a broker and a store; the broker gives each a part of the shards. All of them
+    should have the same sagas loaded.
+    """
+
+    def __init__(
+        self,
+        sagas: Iterable[type[Saga]],
+        *,
+        broker: Broker | str | None = None,
+        store: SagaStore | str | None = None,
+        policy: Policy | None = None,
+        config: CoordinatorConfig | None = None,
+    ) -> None:
+        self.registry = Registry(sagas)
+        self._broker, self._store = broker, store
+        self._policy = policy or Policy()
+        self._config = config or CoordinatorConfig()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Engine]:
+        """Consume until the block is left; then finish what is in hand, and let go of the rest."""
+        broker = self._broker
+        store = self._store
+        own_broker = own_store = None
+        try:
+            if broker is None or isinstance(broker, str):
+                broker = own_broker = await connect_broker(broker)
+            if store is None or isinstance(store, str):
+                store = own_store = await connect_store(store)
+            engine = Engine(self.registry, broker, store, self._policy, self._config)
+            await engine.start()
+            try:
+                yield engine
+            finally:
+                await engine.stop()
+        finally:
+            if own_store is not None:
+                await own_store.close()
+            if own_broker is not None:
+                await own_broker.close()
+
+    async def run(self) -> None:
+        """Consume until cancelled."""
+        async with self.running() as engine:
+            await engine.stopped()
+
+
+class Engine:
+    """A coordinator at work on one broker and one store.
+
+    `start`/`stop` run it in the background. A test with a virtual clock calls `open` and then the parts' own methods
+    (`processor.process`, `router.process`, `sweeper.sweep`, `relay.relay`) in its own time.
+    """
+
+    def __init__(
+        self, registry: Registry, broker: Broker, store: SagaStore, policy: Policy, config: CoordinatorConfig
+    ) -> None:
+        self.broker, self.store = broker, store
+        self._registry, self._config = registry, config
+        self.sweeper = Sweeper(store, broker)
+        self.relay = Relay(store, broker, config.outbox_grace_s)
+        self.router = Router(store, broker)
+        self.processor = Processor(
+            registry,
+            store,
+            broker,
+            policy=policy,
+            actors=Actors(config.hot),
+            on_wake=self.sweeper.expect,
+        )
+        self.shards: frozenset[int] = frozenset()
+        self.consumer: Consumer | None = None
+        self.events: Consumer | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._working: set[asyncio.Task[None]] = set()
+        self._finishing: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    async def open(self) -> None:
+        """Take part: check the shard map, fetch parked messages, and ask the broker for shards and events."""
+        await self.store.adopt(self.broker.shard_map)
+        self.consumer = await self.broker.consume_shards(self._own)
+        types = sorted(self._registry.event_types())
+        if types:
+            self.events = await self.broker.subscribe(SUBSCRIBER, types)
+        await self.unpark()
+
+    def _own(self, shards: frozenset[int]) -> None:
+        if shards != self.shards:
+            log.info("shards", held=len(shards), of=self.broker.shard_map.shards)
+        self.shards = shards
+        slots = [self.broker.shard_map.slots_of(shard) for shard in sorted(shards)]
+        self.processor.own(shards)
+        self.sweeper.own(slots)
+        self.relay.own(slots)
+
+    async def unpark(self) -> int:
+        """Send on the messages that waited for a saga version that is loaded here; give how many."""
+        sent = 0
+        for definition in self._registry:
+            while parked := await self.store.unpark(definition.name, definition.version, 256):
+                await self.broker.publish([p.message for p in parked])
+                await self.store.parked_sent(parked)
+                sent += len(parked)
+        return sent
+
+    async def start(self) -> None:
+        """Open, and work in the background."""
+        await self.open()
+        assert self.consumer is not None
+        jobs = [
+            self._consume(self.consumer),
+            self.sweeper.run(Trouble("the timer sweep").report),
+            self.relay.run(Trouble("the outbox relay").report),
+            self._flush(),
+        ]
+        if self.events is not None:
+            jobs.append(self._route(self.events))
+        self._tasks = [asyncio.create_task(job) for job in jobs]
+
+    async def stopped(self) -> None:
+        """Wait until a part of the engine ends, which only a bug or a cancellation makes it do."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def _consume(self, consumer: Consumer) -> None:
+        trouble = Trouble("the coordinator")
+        while not self._stopping:
+            deliveries: list[Delivery] = []
+            try:
+                deliveries = await self._receive(consumer)
+                decided = await self.processor.decide(deliveries)
+                while len(self._finishing) >= _FINISHING:
+                    await asyncio.wait(self._finishing, return_when=asyncio.FIRST_COMPLETED)
+                task = asyncio.create_task(self._finish(consumer, decided, deliveries, trouble))
+                self._finishing.add(task)
+                task.add_done_callback(self._finishing.discard)
+            except ConsumerClosed:
+                return
+            except Exception as error:
+                await self._give_back(consumer, deliveries, error, trouble)
+
+    async def _receive(self, consumer: Consumer) -> list[Delivery]:
+        """Wait for a batch. In here, and only in here, a task may be cancelled without losing work."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._working.discard(task)
+        deliveries = list(await consumer.receive(self._config.batch))
+        self._working.add(task)
+        return deliveries
+
+    async def _finish(
+        self, consumer: Consumer, decided: Decided, deliveries: list[Delivery], trouble: Trouble
+    ) -> None:
+        try:
+            await self.processor.finish(consumer, decided)
+            trouble.over()
+        except ConsumerClosed:
+            return
+        except Exception as error:
+            await self._give_back(consumer, deliveries, error, trouble)
+
+    async def _give_back(
+        self, consumer: Consumer, deliveries: list[Delivery], error: Exception, trouble: Trouble
+    ) -> None:
+        """Acknowledge nothing, hand the messages back once, and wait until the store and the broker are there again."""
+        trouble.report(error)
+        wait = 0.1
+        if deliveries:
+            try:
+                await consumer.release(deliveries)
+            except TransientError as also:
+                trouble.report(also)
+        while not self._stopping:
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, 5.0)
+            try:
+                await self.store.load([])
+                await self.store.now()
+                return
+            except TransientError as still:
+                trouble.report(still)
+
+    async def _route(self, events: Consumer) -> None:
+        trouble = Trouble("the event router")
+        while not self._stopping:
+            deliveries: list[Delivery] = []
+            try:
+                deliveries = await self._receive(events)
+                await self.router.process(events, deliveries)
+                trouble.over()
+            except ConsumerClosed:
+                return
+            except Exception as error:
+                await self._give_back(events, deliveries, error, trouble)
+
+    async def _flush(self) -> None:
+        trouble = Trouble("clearing the outbox")
+        while True:
+            await asyncio.sleep(self._config.flush_s)
+            try:
+                await self.processor.flush()
+                trouble.over()
+            except Exception as error:
+                trouble.report(error)
+
+    async def stop(self) -> None:
+        """Take nothing more, finish what is in hand, clear the outbox, and give the shards back."""
+        self._stopping = True
+        for task in self._tasks:
+            # whoever is in the middle of a batch is left to finish it, and then sees that it is time to stop
+            if task not in self._working:
+                task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._finishing:
+            await asyncio.wait(self._finishing)
+        try:
+            await self.processor.flush()
+            for consumer in (self.consumer, self.events):
+                if consumer is not None:
+                    await consumer.close()
+        except TransientError as error:
+            log.warning("stopped while the store or the broker was away; the next run goes on", problem=str(error))

@@ -1,0 +1,70 @@
+"""What a transition wants done in the world, as data. Timers are no effects: they stand in the snapshot."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec import Struct
+
+from amends.contracts.payloads import Notice
+from amends.coordinator.core.snapshot import Phase, Recording
+
+
+class SendCommand(Struct, frozen=True, tag=True):
+    """Ask a participant for an action. `issued_at` is the first send of this effect, `not_after` the last moment to begin."""
+
+    run: str
+    service: str
+    command: Recording
+    revision: int
+    attempt: int
+    issued_at: datetime
+    not_after: datetime
+
+
+class SendUndo(Struct, frozen=True, tag=True):
+    """Ask a participant to undo an action; `command` and `reply` are what was recorded of it."""
+
+    run: str
+    service: str
+    undo: Recording
+    command: Recording
+    reply: Recording | None
+    revision: int
+    attempt: int
+    issued_at: datetime
+
+
+class SendSettle(Struct, frozen=True, tag=True):
+    """Ask a participant what became of an action, for good."""
+
+    run: str
+    service: str
+    command_type: str
+    revision: int
+    attempt: int
+    issued_at: datetime
+
+
+class PublishEvent(Struct, frozen=True, tag=True):
+    """Publish a domain event; `sequence` counts those of this saga."""
+
+    event: Recording
+    sequence: int
+
+
+class Notify(Struct, frozen=True, tag=True):
+    """Tell a client. `about` is the id of its message."""
+
+    reply_to: str
+    notice: Notice
+    about: str
+
+
+class End(Struct, frozen=True, tag=True):
+    """The saga has ended."""
+
+    phase: Phase
+
+
+Effect = SendCommand | SendUndo | SendSettle | PublishEvent | Notify | End

@@ -1,0 +1,118 @@
+"""What a saga instance can be told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from amends.contracts import ReplyOutcome
+from amends.coordinator.core.snapshot import Recording
+
+
+class Input(Struct, frozen=True, array_like=True, tag=True, kw_only=True):
+    """A message to one saga. `message_id` is what the journal names as the cause; `reply_to` who asked, if anyone."""
+
+    message_id: str
+    reply_to: str | None = None
+
+
+class Answered(Input, frozen=True):
+    """A participant's answer about the step run `run`: to its command, its undo or its settle.
+
+    `attempt` is that of the message it answers.
+    """
+
+    run: str
+    incarnation: str
+    outcome: ReplyOutcome
+    recording: Recording
+    revision: int = 0
+    attempt: int = 0
+
+
+class TimersFired(Input, frozen=True):
+    """Something is due. What, is read from the snapshot: a timer that was moved meanwhile simply is not due."""
+
+    incarnation: str
+
+
+class SignalReceived(Input, frozen=True):
+    recording: Recording
+
+
+class EventReceived(Input, frozen=True):
+    recording: Recording
+
+
+class Cancel(Input, frozen=True):
+    reason: str
+    by: str = ""
+
+
+class Pause(Input, frozen=True):
+    reason: str = ""
+    by: str = ""
+
+
+class Resume(Input, frozen=True):
+    by: str = ""
+
+
+class RetryStep(Input, frozen=True):
+    """Try a stuck step, or its stuck undo, again. Without `step`: all that are stuck."""
+
+    step: str | None = None
+    by: str = ""
+    expected_version: int | None = None
+
+
+class SkipStep(Input, frozen=True):
+    """Leave a stuck step undone, or a stuck undo not done, and go on: the operator answers for it."""
+
+    step: str
+    reason: str
+    by: str = ""
+    expected_version: int | None = None
+
+
+class ResolveStep(Input, frozen=True):
+    """Say what became of a stuck step: `forward`, it is done (`reply` is its typed reply); `back`, it never happened."""
+
+    step: str
+    direction: Literal["forward", "back"]
+    reason: str
+    reply: Recording | None = None
+    by: str = ""
+    expected_version: int | None = None
+
+
+class Watch(Input, frozen=True):
+    """Tell `reply_to` when the saga has ended."""
+
+
+AnyInput = (
+    Answered
+    | TimersFired
+    | SignalReceived
+    | EventReceived
+    | Cancel
+    | Pause
+    | Resume
+    | RetryStep
+    | SkipStep
+    | ResolveStep
+    | Watch
+)
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER: msgspec.msgpack.Decoder[AnyInput] = msgspec.msgpack.Decoder(AnyInput)
+
+
+def encode_input(message: AnyInput) -> bytes:
+    return _ENCODER.encode(message)
+
+
+def decode_input(data: bytes) -> AnyInput:
+    return _DECODER.decode(data)

@@ -1,0 +1,186 @@
+"""Words from outside: cancel, pause and resume, and what an operator decides about a stuck step."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from amends.contracts import Failure
+from amends.coordinator.core import backward, forward
+from amends.coordinator.core.inputs import Cancel, Pause, ResolveStep, Resume, RetryStep, SkipStep
+from amends.coordinator.core.journal import What
+from amends.coordinator.core.sending import send_command, send_undo, settle
+from amends.coordinator.core.snapshot import Phase, RunStatus, StepRun, Waived
+from amends.coordinator.core.turn import Turn, Verdict, later
+
+Answer = tuple[Verdict, str]
+
+
+def cancel(turn: Turn, word: Cancel) -> Answer:
+    """Go back from wherever the saga is, unless the pivot is through."""
+    if turn.phase is Phase.COMPENSATING:
+        return Verdict.DUPLICATE, "it is going back already"
+    if turn.aborting is not None:
+        return Verdict.DUPLICATE, "it will go back as soon as the pivot's outcome is known, unless that is done"
+    if turn.past_pivot():
+        return Verdict.REFUSED, f"too late: {_pivot_name(turn)} is done, and what comes after it only goes forward"
+    turn.note(What.CANCEL_REQUESTED, "", f"{word.by}: {word.reason}" if word.by else word.reason)
+    backward.go_back(turn, Failure("cancelled", word.reason))
+    return Verdict.APPLIED, ""
+
+
+def _pivot_name(turn: Turn) -> str:
+    return turn.definition.pivot.name if turn.definition.pivot is not None else "the pivot"
+
+
+def deadline(turn: Turn) -> None:
+    """The saga's own deadline has passed: go back if that is still possible."""
+    turn.deadline = None
+    if turn.past_pivot():
+        turn.note(What.DEADLINE_PASSED, "", f"{_pivot_name(turn)} is done: going forward, late")
+        return
+    turn.note(What.DEADLINE_PASSED)
+    if turn.aborting is None:
+        backward.go_back(turn, Failure("deadline", f"not through within {turn.definition.deadline}"))
+
+
+def pause(turn: Turn, word: Pause) -> Answer:
+    """Dispatch nothing from here on; keep what comes in."""
+    turn.paused_at = turn.now
+    turn.note(What.PAUSED, "", f"{word.by}: {word.reason}" if word.by else word.reason)
+    return Verdict.APPLIED, ""
+
+
+def resume(turn: Turn, word: Resume) -> Answer:
+    """Go on. The waits of the steps begin where they stood at the pause; the saga's deadline does not move."""
+    assert turn.paused_at is not None
+    pause = turn.now - turn.paused_at
+    for run in list(turn.runs.values()):
+        if run.wake_at is None and run.timeout_at is None:
+            continue
+        sleeping = run.status is RunStatus.SLEEPING
+        turn.change(
+            run,
+            wake_at=run.wake_at if sleeping else later(run.wake_at, pause),
+            timeout_at=later(run.timeout_at, pause),
+        )
+    turn.paused_at = None
+    turn.note(What.RESUMED, "", word.by)
+    return Verdict.APPLIED, ""
+
+
+def _changed(turn: Turn, word: RetryStep | SkipStep | ResolveStep) -> str | None:
+    if word.expected_version is not None and word.expected_version != turn.before.version:
+        return f"the saga has moved on from version {word.expected_version} to {turn.before.version}: look again, then decide"
+    return None
+
+
+def _stuck(turn: Turn, step: str | None) -> list[StepRun]:
+    stuck = (RunStatus.STUCK, RunStatus.UNDO_STUCK)
+    return [r for r in turn.runs.values() if r.status in stuck and step in (None, r.step, r.key)]
+
+
+def _none_stuck(turn: Turn, step: str | None) -> Answer:
+    names = ", ".join(run.step for run in _stuck(turn, None)) or "none"
+    return Verdict.REFUSED, f"{f'step {step!r}' if step else 'no step'} is stuck; stuck steps: {names}"
+
+
+def retry(turn: Turn, word: RetryStep) -> Answer:
+    """Try what is stuck again, from where it stopped."""
+    if problem := _changed(turn, word):
+        return Verdict.REFUSED, problem
+    runs = _stuck(turn, word.step)
+    if not runs:
+        return _none_stuck(turn, word.step)
+    for run in runs:
+        turn.note(What.OPERATOR, run.key, f"retry by {word.by}" if word.by else "retry")
+        _retry(turn, run)
+    _advance(turn)
+    return Verdict.APPLIED, ""
+
+
+def _retry(turn: Turn, run: StepRun) -> None:
+    plan = turn.plan(run)
+    match run.stuck_on:
+        case "act":
+            del turn.runs[run.key]
+        case "answer":
+            forward.succeed(turn, plan, run)
+        case "compensation":
+            # the compensation method is asked again when its turn comes
+            turn.change(run, status=RunStatus.DONE if run.reply else RunStatus.UNKNOWN, stuck_on="")
+        case "undo":
+            send_undo(turn, replace(run, undo_failures=0, stuck_on=""))
+        case "outcome" if run.command is not None and plan is turn.definition.pivot:
+            settle(turn, replace(run, failures=0))
+        case "outcome" if run.command is not None:
+            timeout_at = None if plan.timeout is None else turn.now + plan.timeout
+            send_command(turn, replace(run, failures=0, stuck_on="", timeout_at=timeout_at))
+        case _:
+            # a wait that timed out after the pivot: wait again
+            del turn.runs[run.key]
+
+
+def skip(turn: Turn, word: SkipStep) -> Answer:
+    """Leave a stuck step, or a stuck undo, as it is; the saga's end lists it as waived."""
+    if problem := _changed(turn, word):
+        return Verdict.REFUSED, problem
+    runs = _stuck(turn, word.step)
+    if not runs:
+        return _none_stuck(turn, word.step)
+    for run in runs:
+        if run.status is RunStatus.STUCK and not turn.past_pivot():
+            return Verdict.REFUSED, f"{run.key} can be undone: cancel the saga, or retry or resolve the step"
+    for run in runs:
+        _waive(turn, run, word)
+    _advance(turn)
+    return Verdict.APPLIED, ""
+
+
+def _waive(turn: Turn, run: StepRun, word: SkipStep | ResolveStep) -> None:
+    turn.waived = (*turn.waived, Waived(run.key, word.reason, word.by))
+    turn.note(What.WAIVED, run.key, f"{word.by}: {word.reason}" if word.by else word.reason)
+    turn.close_run(run, RunStatus.WAIVED, stuck_on="")
+
+
+def resolve(turn: Turn, word: ResolveStep) -> Answer:
+    """Take an operator's word for what became of a stuck step."""
+    if problem := _changed(turn, word):
+        return Verdict.REFUSED, problem
+    runs = _stuck(turn, word.step)
+    if not runs:
+        return _none_stuck(turn, word.step)
+    for run in runs:
+        problem = _cannot_resolve(turn, run, word)
+        if problem:
+            return Verdict.REFUSED, problem
+    for run in runs:
+        turn.note(What.OPERATOR, run.key, f"resolved {word.direction} by {word.by or 'an operator'}: {word.reason}")
+        if run.status is RunStatus.UNDO_STUCK:
+            _waive(turn, run, word)
+        elif word.direction == "forward":
+            forward.succeed(turn, turn.plan(run), turn.change(run, reply=word.reply or run.reply))
+            if turn.aborting is not None and turn.past_pivot():
+                forward.abort_too_late(turn)
+        else:
+            turn.waived = (*turn.waived, Waived(run.key, word.reason, word.by))
+            run = turn.close_run(run, RunStatus.CLOSED, stuck_on="")
+            backward.go_back(turn, turn.aborting or run.failure or Failure("resolved", word.reason))
+    _advance(turn)
+    return Verdict.APPLIED, ""
+
+
+def _cannot_resolve(turn: Turn, run: StepRun, word: ResolveStep) -> str | None:
+    if run.status is RunStatus.UNDO_STUCK:
+        return None if word.direction == "back" else f"{run.key} is being undone: resolve it back, or retry"
+    if word.direction == "forward":
+        if run.command is None:
+            return f"{run.key} was never sent: retry it, or cancel the saga"
+        return None if word.reply or run.reply else f"resolving {run.key} forward needs the reply it would have had"
+    if turn.past_pivot():
+        return f"{run.key} comes after the pivot: resolve it forward, retry it, or skip it"
+    return None
+
+
+def _advance(turn: Turn) -> None:
+    forward.advance(turn)
+    backward.advance(turn)

@@ -1,0 +1,105 @@
+"""Sending on behalf of a run: its command, its undo, the question what became of it, an event."""
+
+from __future__ import annotations
+
+from amends.contracts import Failure, TerminalError, codec_for
+from amends.coordinator.core.effects import PublishEvent, SendCommand, SendSettle, SendUndo
+from amends.coordinator.core.journal import What
+from amends.coordinator.core.snapshot import Recording, RunStatus, StepRun
+from amends.coordinator.core.turn import Turn, earliest
+from amends.coordinator.declaration.results import Publish
+
+
+def send_command(turn: Turn, run: StepRun) -> StepRun:
+    """Send the command of a run, for the first time or again; always with a fresh not-after."""
+    assert run.command is not None and run.issued_at is not None
+    attempt = run.attempt + 1
+    # the resend timer bounds every wait for an answer; a timeout that is sooner comes first
+    run = turn.change(
+        run,
+        status=RunStatus.ISSUED,
+        attempt=attempt,
+        wake_at=earliest(turn.resend_at(attempt, run.key), run.timeout_at),
+    )
+    expires = turn.now + turn.policy.command_ttl
+    turn.effects.append(
+        SendCommand(
+            run=run.key,
+            service=run.service,
+            command=run.command,
+            revision=run.revision,
+            attempt=attempt,
+            issued_at=run.issued_at,
+            not_after=expires if run.timeout_at is None else min(expires, run.timeout_at),
+        )
+    )
+    if attempt == 1:
+        turn.note(What.STEP_ISSUED, run.key, run.command.type)
+    else:
+        turn.note(What.STEP_RESENT, run.key, f"attempt {attempt}")
+    return run
+
+
+def send_undo(turn: Turn, run: StepRun) -> StepRun:
+    """Send the undo of a run, for the first time or again. Undos never expire."""
+    assert run.undo is not None and run.command is not None and run.issued_at is not None
+    attempt = run.undo_attempt + 1
+    turn.effects.append(
+        SendUndo(
+            run=run.key,
+            service=run.service,
+            undo=run.undo,
+            command=run.command,
+            reply=run.reply,
+            revision=run.revision,
+            attempt=attempt,
+            issued_at=run.issued_at,
+        )
+    )
+    if attempt == 1:
+        turn.note(What.UNDO_ISSUED, run.key, run.undo.type)
+    else:
+        turn.note(What.UNDO_RESENT, run.key, f"attempt {attempt}")
+    return turn.change(
+        run,
+        status=RunStatus.UNDOING,
+        undo_attempt=attempt,
+        stuck_on="",
+        wake_at=turn.resend_at(attempt, run.key),
+        timeout_at=None,
+    )
+
+
+def settle(turn: Turn, run: StepRun) -> StepRun:
+    """Ask the participant what became of a run, for good; again, if it was asked before."""
+    assert run.command is not None and run.issued_at is not None
+    attempt = run.settle_attempt + 1
+    run = turn.change(
+        run,
+        status=RunStatus.SETTLING,
+        stuck_on="",
+        settle_attempt=attempt,
+        failures=run.failures if run.settle_attempt else 0,
+        timeout_at=None,
+        wake_at=turn.resend_at(attempt, run.key),
+    )
+    assert run.command is not None and run.issued_at is not None
+    turn.effects.append(SendSettle(run.key, run.service, run.command.type, run.revision, attempt, run.issued_at))
+    turn.note(What.STEP_SETTLING, run.key, f"asking {run.service} what became of it")
+    return run
+
+
+def publish(turn: Turn, run: StepRun, result: Publish) -> None:
+    """Publish a domain event in the name of a run."""
+    turn.sequence += 1
+    recording = turn.record(result.event)
+    turn.effects.append(PublishEvent(recording, turn.sequence))
+    turn.note(What.EVENT_PUBLISHED, run.key, recording.type)
+
+
+def failure_in(recording: Recording) -> Failure:
+    """The failure that an answer tells of; its raw text when it is no `Failure`."""
+    try:
+        return codec_for(recording.content_type).decode(recording.data, Failure)
+    except TerminalError:
+        return Failure(recording.type, recording.data[:500].decode(errors="replace"))
