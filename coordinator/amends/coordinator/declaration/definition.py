@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from amends.contracts import Command, Event, Rejection, Reply, Signal
+from amends.contracts import Command, Compensation, Event, Rejection, Reply, Signal
+from amends.coordinator.declaration.state import decoder_of
 from amends.coordinator.retry import Retry
 
 
@@ -31,8 +33,11 @@ class Plan(Struct, frozen=True, eq=False, kw_only=True):
     """One step as its saga has it.
 
     The callables take the saga's state first, as plain functions. `replies`, `rejections` and `awaits` map the tags
-    that may come back to their classes; `commands` are the classes that the step may ask for, by annotation.
-    `optional` says that the annotation allows None. `ancestors` and `descendants` are names, transitively.
+    that may come back to their classes; `commands` are the classes that the step may ask for, by annotation, and
+    `undos` those that its compensation may return. A command without promised replies is answered by `Done`, and
+    `on_success` then gets None; one without named rejections may be refused with any `Rejection`. `returns` are the
+    classes that the method may return an instance of; `optional` says that it may also return None. `ancestors` and
+    `descendants` are names, transitively.
     """
 
     name: str
@@ -49,19 +54,20 @@ class Plan(Struct, frozen=True, eq=False, kw_only=True):
     on_failure: Callable[[Any, Any], Any] | None = None
     on_timeout: Callable[[Any], Any] | None = None
     compensation: Callable[[Any], Any] | None = None
-    returns: tuple[Any, ...] = ()
+    returns: tuple[type[Any], ...] = ()
     optional: bool = False
     commands: tuple[type[Command[Any, Any]], ...] = ()
+    undos: tuple[type[Compensation[Any]], ...] = ()
     replies: Mapping[str, type[Reply]] = {}
     rejections: Mapping[str, type[Rejection]] = {}
     awaits: Mapping[str, type[Event] | type[Signal]] = {}
     line: int | None = None
 
 
-class Definition(Struct, frozen=True, eq=False, kw_only=True):
+class Definition(Struct, frozen=True, eq=False, kw_only=True, dict=True):
     """A saga class, compiled. `steps` are in an order in which each comes after all it depends on.
 
-    `shape` is a hash of the structure (steps, order, kinds, types): a snapshot made by another shape does not fit.
+    `shape` is a hash of the structure: a snapshot made by another shape does not fit (see `shape_of`).
     """
 
     name: str
@@ -71,7 +77,14 @@ class Definition(Struct, frozen=True, eq=False, kw_only=True):
     steps: Mapping[str, Plan]
     pivot: Plan | None = None
     deadline: timedelta | None = None
-    decoder: msgspec.msgpack.Decoder[Any]
+
+    @cached_property
+    def decoder(self) -> msgspec.msgpack.Decoder[Any]:
+        """Reads the state back from msgpack. Made at first use, since a state may name types that come after its class.
+
+        Raises `SagaDefinitionError` if the state cannot be stored.
+        """
+        return decoder_of(self.saga)
 
     @property
     def tag(self) -> str:
