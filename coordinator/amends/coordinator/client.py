@@ -19,6 +19,7 @@ from amends.contracts import (
     JSON,
     Duration,
     Envelope,
+    Event,
     Kind,
     Reply,
     Signal,
@@ -27,7 +28,7 @@ from amends.contracts import (
     UsageError,
     as_timedelta,
 )
-from amends.contracts.names import check_saga_id, client_address
+from amends.contracts.names import check_saga_id, client_address, topic_address
 from amends.contracts.payloads import Action, Control, Notice, Recorded, Start
 from amends.coordinator.core.journal import JournalRecord
 from amends.coordinator.core.snapshot import Snapshot
@@ -38,6 +39,8 @@ from amends.coordinator.stores import connect_store
 from amends.coordinator.wire import word
 
 SagaT = TypeVar("SagaT", bound=Saga, default=Saga)
+
+_SOURCE = "/amends/client"
 
 _RECHECK_S = 10.0
 """How often a waiting client looks into the store by itself, should the word of the end have been lost."""
@@ -113,6 +116,8 @@ class SagaClient:
         self._answers: dict[str, asyncio.Future[Notice]] = {}
         self._ends: defaultdict[str, list[asyncio.Event]] = defaultdict(list)
         self._watched: set[str] = set()
+        self._posts: list[tuple[Outgoing, asyncio.Future[None]]] = []
+        self._poster: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._consumer: Consumer | None = None
 
@@ -135,6 +140,8 @@ class SagaClient:
             await asyncio.gather(self._reader, return_exceptions=True)
         for future in self._answers.values():
             future.cancel()
+        if self._poster is not None:
+            await asyncio.gather(self._poster, return_exceptions=True)
         if self._consumer is not None:
             await self._consumer.close()
         if self._store is not self._store_given:
@@ -201,6 +208,27 @@ class SagaClient:
         """`signal` by the stable tag and the fields, for callers without the class."""
         await self._ask(saga_id, Kind.SIGNAL, type, JSON.encode(dict(data)), id)
 
+    async def publish(self, event: Event, *, id: str | None = None, subject: str = "") -> None:
+        """Publish a domain event: to the sagas that wait for it, and to all other subscribers of its type.
+
+        Once it returns, the event is stored for them. With an `id`, repeating it is harmless to all who deduplicate by id, as
+        sagas do. `subject` is what it is about. An event that nobody subscribes to is dropped; a saga is found by an
+        event from the moment that `start` has returned.
+        """
+        if not isinstance(event, Event):
+            raise UsageError(f"publish() takes an Event such as OrderPaid(…), not {event!r}")
+        envelope = Envelope(
+            id=id or f"{self._name}.{next(self._numbers)}",
+            kind=Kind.EVENT,
+            type=type(event).__tag__,
+            source=_SOURCE,
+            subject=subject,
+            time=datetime.now(UTC),
+            data=JSON.encode(event),
+            partition_key=subject or None,
+        )
+        await self._post(Outgoing(topic_address(envelope.type), envelope))
+
     async def cancel(self, saga_id: str, *, reason: str, by: str = "") -> str:
         """Make a saga go back. Raises `Refused` when it is too late, with what to do.
 
@@ -232,14 +260,18 @@ class SagaClient:
         self,
         saga_id: str,
         step: str,
-        reply: Reply | None = None,
+        reply: Reply | Recorded | None = None,
         *,
         reason: str,
         by: str = "",
         expected_version: int | None = None,
     ) -> None:
-        """Say that a stuck step is done, and what its reply would have been."""
-        told = None if reply is None else Recorded(type(reply).__tag__, msgspec.Raw(JSON.encode(reply)))
+        """Say that a stuck step is done, and what its reply would have been: as JSON, for callers without its class."""
+        told = (
+            reply
+            if isinstance(reply, Recorded) or reply is None
+            else Recorded(type(reply).__tag__, msgspec.Raw(JSON.encode(reply)))
+        )
         await self._control(
             saga_id,
             "resolve",
@@ -331,7 +363,7 @@ class SagaClient:
 
     async def _send(self, saga_id: str, kind: Kind, type: str, data: bytes, id: str | None = None) -> str:
         message = self._message(saga_id, kind, type, data, id)
-        await self._broker.publish([message])
+        await self._post(message)
         return message.envelope.id
 
     def _message(self, saga_id: str, kind: Kind, type: str, data: bytes, id: str | None) -> Outgoing:
@@ -343,10 +375,33 @@ class SagaClient:
             data,
             message_id,
             datetime.now(UTC),
-            source="/amends/client",
+            source=_SOURCE,
             reply_to=client_address(self._name),
             partition_key=saga_id,
         )
+
+    async def _post(self, message: Outgoing) -> None:
+        """Publish a message together with those that other tasks post at the same time."""
+        posted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._posts.append((message, posted))
+        if self._poster is None:
+            self._poster = asyncio.create_task(self._publish_posts())
+        await asyncio.shield(posted)
+
+    async def _publish_posts(self) -> None:
+        try:
+            while self._posts:
+                posts, self._posts = self._posts, []
+                try:
+                    await self._broker.publish([message for message, _ in posts])
+                except Exception as error:
+                    for _, posted in posts:
+                        posted.set_exception(error)
+                else:
+                    for _, posted in posts:
+                        posted.set_result(None)
+        finally:
+            self._poster = None
 
     async def _ask(self, saga_id: str, kind: Kind, type: str, data: bytes, id: str | None = None) -> Notice:
         """Send a word to a saga and wait for the coordinator's. Raises `Refused` and `NoAnswer`."""
@@ -356,7 +411,7 @@ class SagaClient:
         if future is None:
             future = self._answers[message_id] = asyncio.get_running_loop().create_future()
         try:
-            await self._broker.publish([message])
+            await self._post(message)
             async with asyncio.timeout(self._timeout_s):
                 answer = await asyncio.shield(future)
         except TimeoutError:

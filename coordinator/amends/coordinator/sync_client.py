@@ -10,6 +10,7 @@ from typing import Any, Generic, Self, overload
 from typing_extensions import TypeVar
 
 from amends.contracts import Duration, Event, Reply, Signal
+from amends.contracts.payloads import Recorded
 from amends.coordinator.client import Handle, SagaClient
 from amends.coordinator.core.journal import JournalRecord
 from amends.coordinator.core.snapshot import Snapshot
@@ -144,7 +145,7 @@ class SyncSagaClient:
         self,
         saga_id: str,
         step: str,
-        reply: Reply | None = None,
+        reply: Reply | Recorded | None = None,
         *,
         reason: str,
         by: str = "",
