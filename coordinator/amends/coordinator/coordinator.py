@@ -20,6 +20,7 @@ from amends.coordinator.processor import Decided, Processor
 from amends.coordinator.registry import Registry
 from amends.coordinator.relay import GRACE_S, Relay
 from amends.coordinator.router import SUBSCRIBER, Router
+from amends.coordinator.settings import find_settings
 from amends.coordinator.store import SagaStore
 from amends.coordinator.stores import connect_store
 from amends.coordinator.sweeper import Sweeper
@@ -34,9 +35,9 @@ _FINISHING: Final = 4
 class CoordinatorConfig(Struct, frozen=True, kw_only=True):
     """How a coordinator runs.
 
-    `batch`: how many messages are taken to one commit at most. `hot`: how many sagas are kept in memory. `outbox_grace_s`: how
-    old an unsent message is before the relay sends it. `flush_s`: how long sent messages may stay in the outbox when no
-    commit clears them.
+    `batch`: how many messages are taken to one commit at most. `hot`: how many sagas are kept in memory.
+    `outbox_grace_s`: how old an unsent message is before the relay sends it. `flush_s`: how long sent messages may stay
+    in the outbox when no commit clears them.
     """
 
     batch: int = 256
@@ -48,6 +49,7 @@ class CoordinatorConfig(Struct, frozen=True, kw_only=True):
 class Coordinator:
     """Runs sagas: give it the classes, a broker and a store (or their URLs), and keep `running()` open.
 
+    What is not given comes from the settings: `AMENDS_BROKER` and `AMENDS_STORE`, a settings file, or the defaults.
     Any number of coordinators may share a broker and a store; the broker gives each a part of the shards. All of them
     should have the same sagas loaded.
     """
@@ -72,10 +74,14 @@ class Coordinator:
         broker = self._broker
         store = self._store
         own_broker = own_store = None
+        if broker is None or store is None:
+            settings = find_settings().settings
+            broker = settings.broker if broker is None else broker
+            store = settings.store if store is None else store
         try:
-            if broker is None or isinstance(broker, str):
+            if isinstance(broker, str):
                 broker = own_broker = await connect_broker(broker)
-            if store is None or isinstance(store, str):
+            if isinstance(store, str):
                 store = own_store = await connect_store(store)
             engine = Engine(self.registry, broker, store, self._policy, self._config)
             await engine.start()
@@ -167,6 +173,8 @@ class Engine:
         if self.events is not None:
             jobs.append(self._route(self.events))
         self._tasks = [asyncio.create_task(job) for job in jobs]
+        for task in self._tasks:
+            task.add_done_callback(_tell_end)
 
     async def stopped(self) -> None:
         """Wait until a part of the engine ends, which only a bug or a cancellation makes it do."""
@@ -200,9 +208,7 @@ class Engine:
         self._working.add(task)
         return deliveries
 
-    async def _finish(
-        self, consumer: Consumer, decided: Decided, deliveries: list[Delivery], trouble: Trouble
-    ) -> None:
+    async def _finish(self, consumer: Consumer, decided: Decided, deliveries: list[Delivery], trouble: Trouble) -> None:
         try:
             await self.processor.finish(consumer, decided)
             trouble.over()
@@ -214,20 +220,21 @@ class Engine:
     async def _give_back(
         self, consumer: Consumer, deliveries: list[Delivery], error: Exception, trouble: Trouble
     ) -> None:
-        """Acknowledge nothing, hand the messages back once, and wait until the store and the broker are there again."""
+        """Acknowledge nothing, hand the messages back once, and take none until the store can be written again.
+
+        Taking them to find out would count as a delivery each time, and in a long outage turn good messages into dead
+        letters.
+        """
         trouble.report(error)
-        wait = 0.1
         if deliveries:
             try:
                 await consumer.release(deliveries)
             except TransientError as also:
                 trouble.report(also)
         while not self._stopping:
-            await asyncio.sleep(wait)
-            wait = min(wait * 2, 5.0)
+            await asyncio.sleep(trouble.next_wait())
             try:
-                await self.store.load([])
-                await self.store.now()
+                await self.store.ping()
                 return
             except TransientError as still:
                 trouble.report(still)
@@ -280,3 +287,9 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _tell_end(task: asyncio.Task[None]) -> None:
+    """A part of the engine has ended: by itself it only does so when it cannot go on."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("the coordinator cannot go on", problem=f"{type(error).__name__}: {error}")

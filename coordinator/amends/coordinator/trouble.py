@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import structlog
 
 from amends.contracts import TransientError
 
 log = structlog.get_logger("amends.coordinator")
+
+_SHORTEST_WAIT_S: Final = 0.1
+_LONGEST_WAIT_S: Final = 5.0
 
 
 class Trouble:
@@ -15,6 +20,12 @@ class Trouble:
     def __init__(self, part: str) -> None:
         self._part = part
         self._told: str | None = None
+        self._wait = _SHORTEST_WAIT_S
+
+    def next_wait(self) -> float:
+        """How long to wait before the next try, in seconds: twice as long each time, until it is over."""
+        wait, self._wait = self._wait, min(2 * self._wait, _LONGEST_WAIT_S)
+        return wait
 
     def report(self, error: BaseException) -> None:
         """Tell of an error, unless it is the one that was told last. What is not passing is told with its trace."""
@@ -29,6 +40,7 @@ class Trouble:
 
     def over(self) -> None:
         """Work goes on."""
+        self._wait = _SHORTEST_WAIT_S
         if self._told is not None:
             log.info(f"{self._part} goes on")
             self._told = None
