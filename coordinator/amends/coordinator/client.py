@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Generic, Self, overload
@@ -34,6 +35,7 @@ from amends.coordinator.core.journal import JournalRecord
 from amends.coordinator.core.snapshot import Snapshot
 from amends.coordinator.declaration.saga import Saga, definition_of
 from amends.coordinator.outcome import Outcome, StillGoing, UnknownSagaId
+from amends.coordinator.settings import find_settings
 from amends.coordinator.store import SagaQuery, SagaStore, SagaSummary
 from amends.coordinator.stores import connect_store
 from amends.coordinator.wire import word
@@ -55,7 +57,7 @@ class Refused(TerminalError):
 
 
 class NoAnswer(TransientError, TimeoutError):
-    """No coordinator answered in time. The message is stored and will be handled once one runs; asking again is safe."""
+    """No coordinator answered in time. The message is stored and handled once one runs; asking again is safe."""
 
     def __init__(self, saga_id: str, timeout_s: float) -> None:
         self.saga_id = saga_id
@@ -98,7 +100,8 @@ class Handle(Generic[SagaT]):
 class SagaClient:
     """A connection for callers. Use it as `async with SagaClient(…) as sagas:`; it may be used by many tasks.
 
-    `broker` and `store` are the same as those of the coordinators: URLs, or objects, which are then not closed.
+    `broker` and `store` are the same as those of the coordinators: URLs, or objects, which are then not closed. What is
+    not given comes from the settings, as at the coordinators.
     `timeout` is how long to wait for a coordinator's word.
     """
 
@@ -123,14 +126,19 @@ class SagaClient:
 
     async def __aenter__(self) -> Self:
         broker, store = self._broker_given, self._store_given
-        self._broker = await connect_broker(broker) if broker is None or isinstance(broker, str) else broker
-        try:
-            self._store = await connect_store(store) if store is None or isinstance(store, str) else store
-            self._consumer = await self._broker.consume_client(self._name)
-        except BaseException:
+        if broker is None or store is None:
+            settings = find_settings().settings
+            broker = settings.broker if broker is None else broker
+            store = settings.store if store is None else store
+        async with AsyncExitStack() as opened:
+            self._broker = await connect_broker(broker) if isinstance(broker, str) else broker
             if self._broker is not broker:
-                await self._broker.close()
-            raise
+                opened.push_async_callback(self._broker.close)
+            self._store = await connect_store(store) if isinstance(store, str) else store
+            if self._store is not store:
+                opened.push_async_callback(self._store.close)
+            self._consumer = await self._broker.consume_client(self._name)
+            opened.pop_all()
         self._reader = asyncio.create_task(self._read(self._consumer))
         return self
 
@@ -162,9 +170,9 @@ class SagaClient:
     ) -> Handle[Any]:
         """Start a saga under an id; once it returns, the saga is stored.
 
-        Idempotent: the same id with the same input gives a handle on the saga that is there (`handle.existing`). With another
-        input it raises `Refused` (code `id-in-use`). A saga can also be started by its name and input, without its class.
-        Raises `NoAnswer` when no coordinator runs; the start then waits for one.
+        Idempotent: the same id with the same input gives a handle on the saga that is there (`handle.existing`). With
+        another input it raises `Refused` (code `id-in-use`). A saga can also be started by its name and input, without
+        its class. Raises `NoAnswer` when no coordinator runs; the start then waits for one.
         """
         check_saga_id(id)
         type = None if isinstance(saga, str) else saga.__class__
@@ -211,9 +219,9 @@ class SagaClient:
     async def publish(self, event: Event, *, id: str | None = None, subject: str = "") -> None:
         """Publish a domain event: to the sagas that wait for it, and to all other subscribers of its type.
 
-        Once it returns, the event is stored for them. With an `id`, repeating it is harmless to all who deduplicate by id, as
-        sagas do. `subject` is what it is about. An event that nobody subscribes to is dropped; a saga is found by an
-        event from the moment that `start` has returned.
+        Once it returns, the event is stored for them. With an `id`, repeating it is harmless to all who deduplicate by
+        id, as sagas do. `subject` is what it is about. An event that nobody subscribes to is dropped; a saga is found
+        by an event from the moment that `start` has returned.
         """
         if not isinstance(event, Event):
             raise UsageError(f"publish() takes an Event such as OrderPaid(…), not {event!r}")

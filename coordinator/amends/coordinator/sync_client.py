@@ -135,9 +135,7 @@ class SyncSagaClient:
         """See `SagaClient.retry`."""
         self._wait(self._client.retry(saga_id, step, by=by, expected_version=expected_version))
 
-    def skip(
-        self, saga_id: str, step: str, *, reason: str, by: str = "", expected_version: int | None = None
-    ) -> None:
+    def skip(self, saga_id: str, step: str, *, reason: str, by: str = "", expected_version: int | None = None) -> None:
         """See `SagaClient.skip`."""
         self._wait(self._client.skip(saga_id, step, reason=reason, by=by, expected_version=expected_version))
 

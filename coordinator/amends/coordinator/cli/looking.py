@@ -1,0 +1,253 @@
+"""The commands that look at what is stored. They need no coordinator."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import typer
+
+from amends.contracts import UsageError
+from amends.coordinator.cli.errors import Exit, Failed
+from amends.coordinator.cli.history import as_of
+from amends.coordinator.cli.options import STORED, Call, SagaId, command
+from amends.coordinator.cli.output import Output
+from amends.coordinator.cli.records import (
+    journal_record,
+    remaining,
+    snapshot_record,
+    state_of,
+    summary_record,
+    timers,
+)
+from amends.coordinator.core.journal import JournalRecord
+from amends.coordinator.core.snapshot import Phase, Snapshot, StepRun
+from amends.coordinator.declaration.definition import Definition
+from amends.coordinator.declaration.saga import definition_of
+from amends.coordinator.loading import load_sagas
+from amends.coordinator.outcome import UnknownSagaId
+from amends.coordinator.settings import file_of
+from amends.coordinator.store import SagaQuery, SagaStore, SagaSummary
+from amends.coordinator.stores import connect_store
+
+Name = Annotated[str | None, typer.Option("--saga", metavar="NAME", help="Only sagas of this name.")]
+InPhase = Annotated[Phase | None, typer.Option("--phase", help="Only sagas in this phase.")]
+Stuck = Annotated[bool | None, typer.Option("--stuck/--not-stuck", help="Only those that are stuck, or are not.")]
+Paused = Annotated[bool | None, typer.Option("--paused/--not-paused", help="Only those that are paused, or are not.")]
+WithWaived = Annotated[
+    bool | None, typer.Option("--waived/--not-waived", help="Only those in which an operator waived something, or not.")
+]
+Prefix = Annotated[str | None, typer.Option("--id-prefix", metavar="TEXT", help="Only ids that begin so.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, help="How many at most.")]
+
+
+@asynccontextmanager
+async def _store(call: Call) -> AsyncIterator[SagaStore]:
+    """The store, which looking does not make: in the wrong folder, an empty one would only hide the mistake."""
+    url = call.settings.store
+    file = file_of(url)
+    if file is not None and not file.exists():
+        raise Failed(
+            f"there is no store at {file} yet. Is this the right folder? `amends run MODULE` makes it", Exit.TRY_AGAIN
+        )
+    store = await connect_store(url)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def list_sagas(
+    call: Call,
+    saga: Name = None,
+    phase: InPhase = None,
+    stuck: Stuck = None,
+    paused: Paused = None,
+    waived: WithWaived = None,
+    id_prefix: Prefix = None,
+    limit: Limit = 100,
+    oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first; else the newest.")] = False,
+) -> None:
+    """List sagas by when they started. The list may lag behind by a moment.
+
+    --json prints {"sagas": […], "more": true|false}.
+    """
+    query = SagaQuery(
+        saga=saga, phase=phase, stuck=stuck, paused=paused, waived=waived, id_prefix=id_prefix,
+        order="oldest" if oldest else "newest", limit=limit + 1,
+    )  # fmt: skip
+    async with _store(call) as store:
+        found = await store.find(query)
+    more = len(found) > limit
+    found = found[:limit]
+
+    def show(out: Output) -> None:
+        if not found:
+            out.line("no sagas")
+            return
+        columns = ("id", "saga", "phase", "started", "updated", "next timer")
+        out.table(columns, [(s.id, s.saga, _phase(s), s.started_at, s.updated_at, s.wake_at) for s in found])
+        if more:
+            out.line(f"There are more than these {limit}: narrow it down, or give --limit")
+
+    call.out.result({"sagas": [summary_record(s) for s in found], "more": more}, show)
+
+
+def _phase(saga: SagaSummary | Snapshot) -> str:
+    flags = [flag for flag in ("stuck", "paused") if getattr(saga, flag)]
+    return ", ".join([str(saga.phase), *flags, *(["waived"] if saga.waived else [])])
+
+
+async def count(
+    call: Call,
+    saga: Name = None,
+    phase: InPhase = None,
+    stuck: Stuck = None,
+    paused: Paused = None,
+    waived: WithWaived = None,
+    id_prefix: Prefix = None,
+) -> None:
+    """Count sagas."""
+    query = SagaQuery(saga=saga, phase=phase, stuck=stuck, paused=paused, waived=waived, id_prefix=id_prefix)
+    async with _store(call) as store:
+        number = await store.count(query)
+    call.out.result({"count": number}, lambda out: out.line(str(number)))
+
+
+async def show_saga(
+    call: Call,
+    saga_id: SagaId,
+    module: Annotated[
+        list[str] | None,
+        typer.Option("--module", metavar="MODULE", help="Where its class is, to show the steps that remain."),
+    ] = None,
+) -> None:
+    """Show one saga. Where it stands, its steps, what is due, and its state."""
+    sagas = load_sagas(module or [])
+    async with _store(call) as store:
+        snapshot = await _snapshot(store, saga_id)
+    definition = _definition(snapshot, [definition_of(s) for s in sagas]) if sagas else None
+    call.out.result(snapshot_record(snapshot, definition), lambda out: _show(out, snapshot, definition))
+
+
+async def _snapshot(store: SagaStore, saga_id: str) -> Snapshot:
+    (stored,) = await store.load([saga_id])
+    if stored.snapshot is None:
+        raise UnknownSagaId(saga_id)
+    return stored.snapshot
+
+
+def _definition(snapshot: Snapshot, loaded: Sequence[Definition]) -> Definition:
+    for definition in loaded:
+        if (definition.name, definition.version) == (snapshot.saga, snapshot.definition_version):
+            return definition
+    raise UsageError(
+        f"{snapshot.id!r} is a {snapshot.saga} version {snapshot.definition_version}, which --module does not hold; "
+        f"it holds {', '.join(definition.tag for definition in loaded)}"
+    )
+
+
+def _show(out: Output, snapshot: Snapshot, definition: Definition | None) -> None:
+    out.line(f"{snapshot.id}: {_phase(snapshot)}")
+    out.line(f"  {snapshot.saga} version {snapshot.definition_version}, at version {snapshot.version} of its own")
+    times = [("  started", snapshot.started_at), ("  updated", snapshot.clock), ("  ended", snapshot.ended_at)]
+    out.table(("", ""), [(what, at) for what, at in times if at is not None])
+    if snapshot.failure is not None:
+        out.line(f"  goes back because of {snapshot.failure.error}: {snapshot.failure.message}")
+    elif snapshot.aborting is not None:
+        out.line(f"  will go back, unless its pivot is done, because of {snapshot.aborting.error}")
+    for waived in snapshot.waived:
+        out.line(f"  waived {waived.step}, by {waived.by or 'somebody'}: {waived.reason}")
+    steps = [_step(run) for run in snapshot.runs.values()]
+    if definition is not None:
+        steps += [(name, "not reached", "", "", "", "") for name in remaining(snapshot, definition)]
+    if steps:
+        out.table(("step", "status", "attempts", "service", "ended", "what is wrong"), steps, title="Steps")
+    if due := sorted(timers(snapshot)):
+        out.table(("at", "what"), due, title="Timers")
+    out.data("State", state_of(snapshot.state))
+
+
+def _step(run: StepRun) -> tuple[object, ...]:
+    attempts = (
+        "" if run.command is None else f"{run.attempt}, {run.undo_attempt} back" if run.undo else str(run.attempt)
+    )
+    wrong = f"{run.failure.error}: {run.failure.message}" if run.failure is not None else run.note
+    awaits = f"awaiting {run.awaits.type}" if run.awaits is not None and run.status == "awaiting" else str(run.status)
+    return run.key.removesuffix("#0"), awaits, attempts, run.service, run.ended_at, wrong
+
+
+async def journal(
+    call: Call,
+    saga_id: SagaId,
+    at: Annotated[
+        int | None, typer.Option("--at", metavar="VERSION", help="Show the saga as it was at this version.")
+    ] = None,
+) -> None:
+    """Show what happened to a saga. With --at: how it stood at one version."""
+    async with _store(call) as store:
+        records = await store.journal(saga_id)
+    if not records:
+        raise UnknownSagaId(saga_id)
+    if at is not None:
+        _moment(call, saga_id, records, at)
+        return
+    document = {"id": saga_id, "records": [journal_record(record) for record in records]}
+    call.out.result(document, lambda out: _show_journal(out, records))
+
+
+def _show_journal(out: Output, records: Sequence[JournalRecord]) -> None:
+    rows: list[tuple[Any, ...]] = []
+    for record in records:
+        for number, entry in enumerate(record.entries):
+            first = number == 0
+            step = entry.step.removesuffix("#0")
+            rows.append((record.version if first else "", record.at if first else "", entry.what, step, entry.detail))
+    out.table(("version", "at", "what", "step", "detail"), rows)
+
+
+def _moment(call: Call, saga_id: str, records: Sequence[JournalRecord], version: int) -> None:
+    moment = as_of(records, version)
+
+    def show(out: Output) -> None:
+        out.line(f"{saga_id}: {moment.phase}{', paused' if moment.paused else ''}, at version {moment.version}")
+        out.table(("step", "last told"), [(k.removesuffix("#0"), v) for k, v in moment.steps.items()], title="Steps")
+        out.data("State", moment.state)
+
+    call.out.result({"id": saga_id, "moment": moment}, show)
+
+
+async def list_timers(
+    call: Call,
+    saga: Name = None,
+    limit: Limit = 100,
+) -> None:
+    """List the sagas that will do something by themselves, the next first.
+
+    --json prints {"timers": […]}.
+    """
+    async with _store(call) as store:
+        found: list[SagaSummary] = []
+        for phase in (Phase.RUNNING, Phase.COMPENSATING):
+            found += await store.find(SagaQuery(saga=saga, phase=phase, limit=1_000_000))
+    due = sorted((s.wake_at, s.id, s) for s in found if s.wake_at is not None)[:limit]
+
+    def show(out: Output) -> None:
+        if not due:
+            out.line("no timers")
+            return
+        out.table(("next", "id", "saga", "phase"), [(at, id, s.saga, _phase(s)) for at, id, s in due])
+
+    records = [{"next_timer_at": at, "id": id, "saga": s.saga, "phase": s.phase} for at, id, s in due]
+    call.out.result({"timers": records}, show)
+
+
+def add_to(app: typer.Typer) -> None:
+    command(app, "list", STORED)(list_sagas)
+    command(app, "show", STORED)(show_saga)
+    for fn in (journal, count):
+        command(app, fn.__name__, STORED)(fn)
+    group = typer.Typer(help="Look at timers.", no_args_is_help=True)
+    command(group, "list", STORED)(list_timers)
+    app.add_typer(group, name="timers")
