@@ -1,5 +1,8 @@
 """How messages travel: the `Broker` port and its adapters."""
 
+from amends.brokers.connect import connect_broker as connect_broker
+from amends.brokers.embedded import EmbeddedBroker as EmbeddedBroker
+from amends.brokers.memory import MemoryBroker as MemoryBroker
 from amends.brokers.port import Broker as Broker
 from amends.brokers.port import BrokerUnavailable as BrokerUnavailable
 from amends.brokers.port import Consumer as Consumer

@@ -23,7 +23,7 @@ class ConsumerClosed(AmendsError):
     """`receive` was called on, or interrupted by closing, a consumer that is closed."""
 
 
-class Outgoing(Struct, frozen=True, array_like=True):
+class Outgoing(Struct, frozen=True, array_like=True, gc=False):
     """A message and the address it goes to."""
 
     address: str

@@ -57,7 +57,7 @@ class ReplyOutcome(StrEnum):
     """The compensation failed, after the participant's own retries."""
 
 
-class Envelope(Struct, frozen=True, array_like=True, kw_only=True):
+class Envelope(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """One message with its attributes. Between our own parts it is stored as an msgpack array, in this order.
 
     `subject` is the saga id; `effect_key` and `revision` name what a command is to do (see `EffectKey`);

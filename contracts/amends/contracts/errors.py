@@ -1,5 +1,7 @@
 """The errors of amends: one base, four branches that say what to do about it."""
 
+import traceback
+
 
 class AmendsError(Exception):
     """Everything that amends raises on purpose."""
@@ -55,3 +57,11 @@ class UnknownTypeError(TerminalError):
         self.type, self.known = type, known
         hint = f"; known here: {', '.join(sorted(known)[:8])}" if known else ""
         super().__init__(f"unknown message type {type!r}{hint}")
+
+
+def stack_of(error: BaseException) -> str:
+    """The traceback as plain text for a log.
+
+    Loggers that render exceptions themselves may print the values of local variables, and with them customers' data.
+    """
+    return "".join(traceback.format_exception(error))

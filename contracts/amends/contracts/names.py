@@ -1,6 +1,7 @@
 """Names on the wire and in storage: tags, slots, keys and addresses. All of them are fixed for ever."""
 
 import re
+from functools import lru_cache
 from typing import Final
 from zlib import crc32
 
@@ -36,12 +37,13 @@ def check_saga_id(saga_id: str) -> str:
     return saga_id
 
 
+@lru_cache(32_768)
 def slot_of(saga_id: str) -> int:
     """The virtual slot of a saga: CRC-32 of its UTF-8 bytes, modulo 1,024."""
     return crc32(saga_id.encode()) % SLOTS
 
 
-class EffectKey(Struct, frozen=True):
+class EffectKey(Struct, frozen=True, gc=False):
     """What happens at most once: one visit of one step (of one item) in one incarnation of one saga.
 
     Written `id~incarnation/step#visit` with `/item` behind it for a `for_each` step. A *command key* is an

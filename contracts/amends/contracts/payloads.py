@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 
-class Payload(Struct, frozen=True):
+class Payload(Struct, frozen=True, gc=False):
     """Data of a message that amends itself defines. `__tag__` is its type on the wire."""
 
     __tag__: ClassVar[str]
@@ -30,7 +30,7 @@ class Done(Payload, frozen=True):
     __tag__: ClassVar[str] = "amends.done.v1"
 
 
-class Recorded(Struct, frozen=True):
+class Recorded(Struct, frozen=True, gc=False):
     """A message as it was recorded: its type and its data, in the codec of what carries it."""
 
     type: str

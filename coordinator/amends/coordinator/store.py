@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from amends.brokers import Outgoing, ShardMap
+from amends.brokers import Broker, Outgoing, ShardMap
 from amends.contracts import TerminalError, TransientError
 from amends.coordinator.core.journal import JournalRecord
 from amends.coordinator.core.snapshot import Phase, Snapshot
@@ -26,7 +26,7 @@ class StoreCorrupt(TerminalError):
     """What the store holds cannot be read. `detail` says what and where; restore it from a backup."""
 
 
-class LedgerEntry(Struct, frozen=True):
+class LedgerEntry(Struct, frozen=True, gc=False):
     """One start, remembered longer than its saga: so an id that was used is not taken for a new one."""
 
     incarnation: str
@@ -34,14 +34,14 @@ class LedgerEntry(Struct, frozen=True):
     started_at: datetime
 
 
-class Stored(Struct, frozen=True):
+class Stored(Struct, frozen=True, gc=False):
     """What a store knows of one saga id."""
 
     snapshot: Snapshot | None
     start: LedgerEntry | None
 
 
-class Predecessor(Struct, frozen=True):
+class Predecessor(Struct, frozen=True, gc=False):
     """The commit that another one builds on."""
 
     incarnation: str
@@ -59,13 +59,13 @@ class Interest(Struct, frozen=True):
     where: tuple[tuple[str, bytes], ...] = ()
 
 
-class Commit(Struct, frozen=True, eq=False):
+class Commit(Struct, frozen=True, eq=False, gc=False):
     """One transition to store, all or nothing: snapshot, journal, outbox, timers and indexes.
 
     `predecessor` is what the snapshot in the store must be for this to succeed; None means that there must be neither a
-    snapshot nor a ledger entry for the id, and then `input_hash` goes into the ledger. `outbox` are the messages to send
-    once this is stored. `interests` replaces what the saga is waiting for; None leaves it. The timer index follows
-    `snapshot.wake_at`.
+    snapshot nor a ledger entry for the id, and then `input_hash` goes into the ledger. `outbox` are the messages to
+    send once this is stored. `interests` replaces what the saga is waiting for; None leaves it. The timer index follows
+    `snapshot.wake_at`. A saga keeps its incarnation, name and start time from its first commit on.
     """
 
     snapshot: Snapshot
@@ -76,7 +76,7 @@ class Commit(Struct, frozen=True, eq=False):
     interests: tuple[Interest, ...] | None = None
 
 
-class OutboxKey(Struct, frozen=True):
+class OutboxKey(Struct, frozen=True, gc=False):
     """Names the messages of one commit in the outbox."""
 
     saga_id: str
@@ -150,10 +150,11 @@ class SagaStore(Protocol):
     """Holds snapshots, journals, outboxes, timers, and the start ledger.
 
     Atomicity: each `Commit` is stored whole or not at all, and commits of one call succeed or conflict one by one.
-    Durability: what `commit` reported as committed survives the death of this process (and, but for in-memory stores, of
-    the machine). Idempotency: a commit whose `snapshot.commit_id` is the one in the store is reported as committed and
-    stores nothing again. All methods raise `StoreUnavailable` when the store is away; a commit then may or may not have
-    happened, and is to be repeated with the same commit id. Lists and counts may lag behind commits; `load` never does.
+    Durability: what `commit` reported as committed survives the death of this process (and, but for in-memory stores,
+    of the machine). Idempotency: a commit whose `snapshot.commit_id` is the one in the store is reported as committed
+    and stores nothing again. All methods raise `StoreUnavailable` when the store is away; a commit then may or may not
+    have happened, and is to be repeated with the same commit id. Lists and counts may lag behind commits; `load` never
+    does.
     """
 
     async def adopt(self, shard_map: ShardMap) -> None:
@@ -162,6 +163,10 @@ class SagaStore(Protocol):
 
     async def now(self) -> datetime:
         """Store time: what timers and leases are measured by."""
+        ...
+
+    async def ping(self) -> None:
+        """Write something, and be sure of it. Raises `StoreUnavailable` when a commit could not be stored now."""
         ...
 
     async def load(self, saga_ids: Sequence[str]) -> Sequence[Stored]:
@@ -217,4 +222,36 @@ class SagaStore(Protocol):
         """How many match; `limit` does not count."""
         ...
 
+    async def purge(self, ended_before: datetime, limit: int = 1000) -> int:
+        """Remove snapshot, journal and interests of up to `limit` sagas that ended before this, the earliest first.
+
+        Returns how many; call again while it is `limit`. The ledger keeps their ids, and the outbox what was not sent
+        yet.
+        """
+        ...
+
+    async def purge_ledger(self, started_before: datetime, limit: int = 1000) -> int:
+        """Forget up to `limit` purged sagas that started before this: their ids may then be used again.
+
+        Returns how many; call again while it is `limit`. A saga that is not purged keeps its ledger entry.
+        """
+        ...
+
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class PublishingStore(SagaStore, Protocol):
+    """A store that may stand in the same database as a broker: one transaction then does for both."""
+
+    def joins(self, broker: Broker) -> bool:
+        """Whether its database is that of this broker."""
+        ...
+
+    async def commit_and_publish(self, commits: Sequence[Commit], broker: Broker) -> Sequence[CommitResult]:
+        """As `commit`, and what is committed is published in the same transaction, so that no outbox is needed.
+
+        Only for a broker that it `joins`. A commit that conflicts publishes nothing; one that is recognised as stored
+        before publishes again.
+        """
+        ...

@@ -1,0 +1,79 @@
+"""Which store a URL opens."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from tests.support.sagas import commit, snapshot
+
+from amends.contracts import UsageError
+from amends.coordinator.store import SagaQuery
+from amends.coordinator.stores import MemoryStore, SqliteStore, connect_store
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "file"),
+    [
+        (None, ".amends/amends.db"),
+        ("", ".amends/amends.db"),
+        ("sqlite:", ".amends/amends.db"),
+        ("sqlite:some/place.db", "some/place.db"),
+        ("sqlite:with space%20.db", "with space%20.db"),
+        ("sqlite://{here}/absolute.db", "absolute.db"),
+    ],
+)
+async def test_sqlite_urls_open_a_file(tmp_path: Path, url: str | None, file: str) -> None:
+    store = await connect_store(url and url.format(here=tmp_path))
+    assert isinstance(store, SqliteStore)
+    await store.commit([commit(snapshot())])
+    await store.close()
+    again = SqliteStore.open(tmp_path / file)
+    assert await again.count(SagaQuery()) == 1
+    await again.close()
+
+
+async def test_memory_stores_are_shared_by_name_and_outlive_their_closing() -> None:
+    store = await connect_store("memory:")
+    assert isinstance(store, MemoryStore)
+    await store.commit([commit(snapshot())])
+    await store.close()
+    assert await (await connect_store("memory:")).count(SagaQuery()) == 1
+    assert await (await connect_store("memory:other")).count(SagaQuery()) == 0
+
+
+def test_memory_stores_of_another_event_loop_are_others() -> None:
+    async def start() -> int:
+        store = await connect_store("memory:shared")
+        await store.commit([commit(snapshot())])
+        return await store.count(SagaQuery())
+
+    assert [asyncio.run(start()), asyncio.run(start())] == [1, 1]
+
+
+@pytest.mark.parametrize("url", ["redis://host:6379/0", "rediss://host", "redis+cluster://host"])
+async def test_redis_urls_say_what_to_use_instead(url: str) -> None:
+    with pytest.raises(UsageError, match=r"no Redis store yet; use sqlite:///"):
+        await connect_store(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgres://ada:secret@host/db", r"postgres: .*Available are sqlite: .* memory:"),
+        ("amends.db", r"no scheme.*Available are sqlite:"),
+        ("sqlite://relative.db", r"sqlite:relative/path\.db or sqlite:///absolute"),
+        ("sqlite:///", r"names no file"),
+        ("sqlite::memory:", r"Use memory:"),
+    ],
+)
+async def test_other_urls_are_refused_with_what_is_available_and_without_secrets(url: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        await connect_store(url)
+    assert "secret" not in str(caught.value)
