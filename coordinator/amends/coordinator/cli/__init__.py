@@ -9,7 +9,7 @@ from typing import NoReturn, cast
 import typer
 from typer.main import get_command
 
-from amends.coordinator.cli import asking, checking, letters, looking, running
+from amends.coordinator.cli import asking, checking, letters, looking, running, showing
 from amends.coordinator.cli.errors import EXIT_CODES, Exit, complain
 
 _USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
@@ -28,7 +28,7 @@ def build() -> typer.Typer:
     app = typer.Typer(
         help=_HELP, epilog=_EPILOG, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
     )
-    for part in (running, asking, looking, letters, checking):
+    for part in (running, asking, looking, letters, checking, showing):
         part.add_to(app)
     return app
 

@@ -1,0 +1,63 @@
+"""Where the example keeps its files: all in one folder, `ORDERS_HOME`."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+VARIABLE = "ORDERS_HOME"
+
+WAREHOUSE = "warehouse.db"
+BANK = "bank.db"
+CARRIERS = "carriers.db"
+MESSAGES = "amends.db"
+"""The embedded broker and store: what is on its way, and where each saga stands."""
+
+
+def home() -> Path:
+    return Path(os.environ.get(VARIABLE, ".amends/orders"))
+
+
+@contextmanager
+def at_home(folder: Path) -> Iterator[None]:
+    """Let services that run in this process find their files there."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
+
+
+@contextmanager
+def transaction(path: Path) -> Iterator[sqlite3.Connection]:
+    """One transaction on a SQLite file: all of it happens, or nothing."""
+    with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+
+def broker_url(home: Path) -> str:
+    """The broker that all processes share."""
+    return f"embedded://{(home / MESSAGES).resolve()}"
+
+
+def store_url(home: Path) -> str:
+    """The store of the sagas: the same file."""
+    return f"sqlite://{(home / MESSAGES).resolve()}"
+
+
+def inbox_url(home: Path) -> str:
+    """The inbox of the inventory service: its own database."""
+    return f"sqlite://{(home / WAREHOUSE).resolve()}"
