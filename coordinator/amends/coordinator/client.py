@@ -35,7 +35,7 @@ from amends.coordinator.core.journal import JournalRecord
 from amends.coordinator.core.snapshot import Snapshot
 from amends.coordinator.declaration.saga import Saga, definition_of
 from amends.coordinator.outcome import Outcome, StillGoing, UnknownSagaId
-from amends.coordinator.settings import find_settings
+from amends.brokers.settings import find_settings
 from amends.coordinator.store import SagaQuery, SagaStore, SagaSummary
 from amends.coordinator.stores import connect_store
 from amends.coordinator.wire import word

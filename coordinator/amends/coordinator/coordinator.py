@@ -20,7 +20,7 @@ from amends.coordinator.processor import Decided, Processor
 from amends.coordinator.registry import Registry
 from amends.coordinator.relay import GRACE_S, Relay
 from amends.coordinator.router import SUBSCRIBER, Router
-from amends.coordinator.settings import find_settings
+from amends.brokers.settings import find_settings
 from amends.coordinator.store import SagaStore
 from amends.coordinator.stores import connect_store
 from amends.coordinator.sweeper import Sweeper

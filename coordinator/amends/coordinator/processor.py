@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from amends.brokers import Broker, Consumer, Delivery, Outgoing
 from amends.contracts import JSON, Envelope, Kind, TerminalError, UnknownTypeError, UsageError, slot_of
+from amends.contracts.errors import stack_of
 from amends.contracts.names import check_saga_id, slot_address
 from amends.contracts.payloads import Notice, Start
 from amends.coordinator.actors import Actor, Actors
@@ -33,9 +34,10 @@ from amends.coordinator.store import (
     OutboxKey,
     Parked,
     Predecessor,
+    PublishingStore,
     SagaStore,
-    Stored,
     StoreCorrupt,
+    Stored,
     StoreUnavailable,
 )
 from amends.coordinator.wire import notice, outgoing, read_input, read_start
@@ -97,6 +99,8 @@ class Processor:
     ) -> None:
         self._registry, self._store, self._broker, self._policy = registry, store, broker, policy
         self._actors = actors if actors is not None else Actors()
+        # with store and broker in one database, what is committed is also published, and the outbox stays empty
+        self._joint = store if isinstance(store, PublishingStore) and store.joins(broker) else None
         self._on_wake = on_wake
         self._ids = Ids()
         self._cleared: list[OutboxKey] = []
@@ -176,7 +180,12 @@ class Processor:
                 pending = self._apply(actor, letter, now, decided, fresh=id(actor) in fresh)
             except Exception as error:
                 # a bug, of ours or in a saga's class: this one message must not stop the others
-                log.exception("a message could not be processed", saga_id=actor.saga_id, message_id=letter.envelope.id)
+                log.error(
+                    "a message could not be processed",
+                    saga_id=actor.saga_id,
+                    message_id=letter.envelope.id,
+                    stack=stack_of(error),
+                )
                 decided.dead.append(Dead(letter.delivery, "internal-error", f"{type(error).__name__}: {error}"))
                 actor.mailbox.popleft()
                 actor.forget()
@@ -330,7 +339,7 @@ class Processor:
             if snapshot.phase.ended and not actor.mailbox:
                 self._actors.evict(actor.saga_id)
             decided.handled.append(letter.delivery)
-            if commit.outbox:
+            if commit.outbox and self._joint is None:
                 decided.messages.extend(commit.outbox)
                 decided.sent.append(OutboxKey(snapshot.id, snapshot.incarnation, snapshot.version))
             if (due := snapshot.wake_at) is not None:
@@ -342,6 +351,8 @@ class Processor:
         """Commit; when the outcome is unknown, ask again under the same commit ids, which the store recognises."""
         for attempt in range(1, COMMIT_TRIES + 1):
             try:
+                if self._joint is not None:
+                    return await self._joint.commit_and_publish(commits, self._broker)
                 return await self._store.commit(commits, cleared)
             except StoreUnavailable:
                 if attempt == COMMIT_TRIES:

@@ -7,6 +7,7 @@ from typing import Final
 import structlog
 
 from amends.contracts import TransientError
+from amends.contracts.errors import stack_of
 
 log = structlog.get_logger("amends.coordinator")
 
@@ -36,7 +37,7 @@ class Trouble:
         if isinstance(error, TransientError | TimeoutError):
             log.warning(f"{self._part} waits; it goes on by itself", problem=str(error) or type(error).__name__)
         else:
-            log.error(f"{self._part} failed; trying again", problem=problem, exc_info=error)
+            log.error(f"{self._part} failed; trying again", problem=problem, stack=stack_of(error))
 
     def over(self) -> None:
         """Work goes on."""

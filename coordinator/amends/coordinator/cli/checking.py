@@ -15,7 +15,7 @@ from amends.coordinator.declaration.saga import definition_of
 from amends.coordinator.graph import as_dict, dot, mermaid
 from amends.coordinator.lint import lint as lint_saga
 from amends.coordinator.loading import load_saga, load_sagas
-from amends.coordinator.settings import without_password
+from amends.brokers.settings import without_password
 
 
 class Format(StrEnum):

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from amends.coordinator.settings import Settings
+from amends.brokers.settings import Settings
 
 
 def configure_logs(settings: Settings) -> None:

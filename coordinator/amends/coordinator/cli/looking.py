@@ -27,7 +27,7 @@ from amends.coordinator.declaration.definition import Definition
 from amends.coordinator.declaration.saga import definition_of
 from amends.coordinator.loading import load_sagas
 from amends.coordinator.outcome import UnknownSagaId
-from amends.coordinator.settings import file_of
+from amends.brokers.settings import file_of
 from amends.coordinator.store import SagaQuery, SagaStore, SagaSummary
 from amends.coordinator.stores import connect_store
 

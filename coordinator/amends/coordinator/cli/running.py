@@ -21,7 +21,7 @@ from amends.coordinator.cli.runner import run as run_loop
 from amends.coordinator.coordinator import Coordinator
 from amends.coordinator.declaration.saga import definition_of
 from amends.coordinator.loading import Parts, load_parts
-from amends.coordinator.settings import Settings, without_password
+from amends.brokers.settings import Settings, without_password
 from amends.participants import Participant
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)

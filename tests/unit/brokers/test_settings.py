@@ -11,7 +11,7 @@ import pytest
 from amends.brokers.connect import connect_broker
 from amends.contracts import UsageError
 from amends.coordinator import Coordinator, Refused, SagaClient
-from amends.coordinator.settings import Found, file_of, find_settings, without_password
+from amends.brokers.settings import Found, file_of, find_settings, without_password
 from amends.coordinator.stores import connect_store
 
 
