@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import copy
 from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Final, Self, overload
 
@@ -30,7 +32,7 @@ from amends.coordinator.outcome import Outcome, StillGoing
 from amends.coordinator.registry import Registry
 from amends.coordinator.stores.memory import MemoryStore
 from amends.coordinator.testing.clock import VirtualClock
-from amends.participants import MemoryInbox, Participant, ParticipantRunner
+from amends.participants import Inbox, MemoryInbox, Participant, ParticipantRunner, SqliteInbox
 
 SagaT = TypeVar("SagaT", bound=Saga)
 
@@ -41,6 +43,9 @@ _CALM: Final = 12
 
 class World:
     """Give it saga classes and participants, in any order.
+
+    A participant with `transactional` handlers has its inbox in a SQLite file of its own, which goes with the world;
+    `database` says where, so that a test can make the tables and look into them.
 
     Time only passes in `advance` and `run`. Handlers that wait for something real, such as a network, are waited for; but
     then a retry of another handler may be late by the world's clock.
@@ -65,7 +70,8 @@ class World:
                 self._sagas.append(part)
             else:
                 raise UsageError(f"World takes saga classes and participants, not {part!r}")
-        self._inboxes = {participant.service: MemoryInbox(clock=self.clock) for participant in self._participants}
+        self._in_memory = {participant.service: MemoryInbox(self.clock) for participant in self._participants}
+        self._folder = TemporaryDirectory(prefix="amends-world-")
         self._policy = policy or Policy()
         self.client = SagaClient(broker=self.medium.join(), store=self.store)
 
@@ -80,17 +86,20 @@ class World:
         await self.client.__aexit__(kind, error, trace)
         await self._die()
         await self.medium.close()
+        self._folder.cleanup()
 
     async def _go(self) -> None:
         self._broker = self.medium.join()
         self.engine = Engine(Registry(self._sagas), self._broker, self.store, self._policy, CoordinatorConfig())
         await self.engine.start()
         self._running: list[asyncio.Task[None]] = []
+        self._inboxes: list[Inbox] = []
         for participant in self._participants:
+            self._inboxes.append(self._inbox(participant))
             runner = ParticipantRunner(
                 participant,
                 self._broker,
-                self._inboxes[participant.service],
+                self._inboxes[-1],
                 clock=self.clock,
                 sleep=self.clock.sleep,
                 threads=False,
@@ -98,12 +107,23 @@ class World:
             self._running.append(asyncio.create_task(runner.run()))
             await runner.tried()
 
+    def _inbox(self, participant: Participant) -> Inbox:
+        if any(handler.transactional for handler in participant.handlers.values()):
+            return SqliteInbox.open(self.database(participant.service), clock=self.clock)
+        return self._in_memory[participant.service]
+
+    def database(self, service: str) -> Path:
+        """The SQLite file of a participant with transactional handlers."""
+        return Path(self._folder.name) / f"{service}.db"
+
     async def _die(self) -> None:
         """Drop everything that runs, wherever it is, as a crash would."""
         for task in self._running:
             task.cancel()
         await self.engine.kill()
         await asyncio.gather(*self._running, return_exceptions=True)
+        for inbox in self._inboxes:
+            await inbox.close()
         await self._broker.close()
 
     async def restart(self) -> None:

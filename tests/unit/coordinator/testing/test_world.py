@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -215,3 +217,27 @@ async def test_without_its_participant_a_saga_is_still_going() -> None:
 def test_a_world_takes_nothing_but_sagas_and_participants() -> None:
     with pytest.raises(UsageError, match="not 'hotel'"):
         World(Trip, "hotel")  # type: ignore[arg-type]
+
+
+async def test_a_transactional_handler_writes_into_a_database_of_its_own() -> None:
+    participant = Participant("hotel")
+
+    @participant.action(Book, transactional=True)
+    def book(command: Book, ctx: Context) -> Booked:
+        ctx.session.execute("INSERT INTO rooms VALUES (?)", (ctx.saga_id,))
+        return Booked(ref="r")
+
+    @participant.compensation(Unbook, transactional=True)
+    def unbook(undo: Unbook, ctx: Context) -> None:
+        ctx.session.execute("DELETE FROM rooms WHERE guest = ?", (ctx.saga_id,))
+
+    async with World(Trip, Payer, participant) as world:
+        with closing(sqlite3.connect(world.database("hotel"))) as rooms, rooms:
+            rooms.execute("CREATE TABLE rooms (guest TEXT)")
+        await world.start(Trip(trip="t1", nights=2), id="t1")
+        await world.start(Trip(trip="t2", nights=2), id="t2")
+        await world.run(Payer(trip="t1"), id="p1")
+        await world.restart()
+        await world.advance(timedelta(days=3))
+        with closing(sqlite3.connect(world.database("hotel"))) as rooms:
+            assert rooms.execute("SELECT guest FROM rooms").fetchall() == [("t1",)]
