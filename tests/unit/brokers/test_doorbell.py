@@ -52,8 +52,8 @@ async def house_at(path: Path) -> AsyncIterator[House]:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async for house in house_at(tmp_path / "amends.db"):
+async def house(short_path: Path) -> AsyncIterator[House]:
+    async for house in house_at(short_path / "amends.db"):
         yield house
 
 

@@ -23,8 +23,8 @@ from amends.contracts.names import client_address, service_address
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "amends.db"
+def path(short_path: Path) -> Path:
+    return short_path / "amends.db"
 
 
 @pytest.fixture
