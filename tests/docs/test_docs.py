@@ -23,10 +23,10 @@ from tests.docs.pages import PAGES, ROOT, anchors, blocks, commands, is_shown, p
 from tests.support.processes import environment
 
 from amends.brokers import EmbeddedBroker, ShardMap
+from amends.brokers.settings import Settings
 from amends.coordinator import Coordinator, CoordinatorConfig, Policy, Retry, SagaClient, step
 from amends.coordinator.cli import build
 from amends.coordinator.cli.errors import EXIT_CODES
-from amends.brokers.settings import Settings
 from amends.participants import Participant
 
 PROGRAMS = [page for page in PAGES if any(block.file for block in blocks(page))]

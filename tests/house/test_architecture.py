@@ -12,6 +12,7 @@ import pytest
 @pytest.mark.slow
 def test_imports_point_one_way() -> None:
     lint = Path(sys.executable).with_name("lint-imports")
-    done = subprocess.run([str(lint), "--no-cache"], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    root = Path(__file__).parents[2]
+    done = subprocess.run([str(lint), "--no-cache"], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "0 broken" in done.stdout

@@ -56,7 +56,7 @@ for name in names:
 print(len(names))
 """
     command = [str(bin_ / "python"), "-I", "-W", "error", "-c", probe]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 60
 

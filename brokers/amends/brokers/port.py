@@ -34,7 +34,8 @@ class Delivery(Struct, frozen=True, eq=False):
     """One message in the hands of one consumer until it is acknowledged, released or dead-lettered.
 
     `envelope` is None when the bytes in `body` could not be read; `problem` then says why. `deliveries` counts how
-    often the message has been handed out, this time included. `token` belongs to the adapter.
+    often the message has been handed out, this time included; some brokers also count when it went to a consumer that
+    ended before it was received there. `token` belongs to the adapter.
     """
 
     envelope: Envelope | None

@@ -103,3 +103,11 @@ def client_address(client: str) -> str:
 def topic_address(event_type: str) -> str:
     """Where an event is published: every subscriber of the type gets a copy."""
     return f"event:{event_type}"
+
+
+_ADDRESS = re.compile(r"(?:service|client|event):.+|slot:\d{4}")
+
+
+def is_address(text: str) -> bool:
+    """Whether messages can be sent to this; what a foreign sender names may be anything."""
+    return _ADDRESS.fullmatch(text) is not None

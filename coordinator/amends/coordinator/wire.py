@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any, assert_never
 
 import msgspec
-from msgspec.structs import replace
 
 from amends.brokers import Outgoing
 from amends.contracts import JSON, Codec, Envelope, Kind, TerminalError, codec_for, slot_of
@@ -48,8 +47,10 @@ def _message(snapshot: Snapshot, effect: Effect, cause: str, number: int) -> Out
     match effect:
         case SendCommand():
             about = effect.command
-            envelope = _step_envelope(snapshot, effect, Kind.COMMAND, id, cause, about.type, about.data, about.content_type)
-            return Outgoing(service_address(effect.service), replace(envelope, not_after=effect.not_after))
+            envelope = _step_envelope(
+                snapshot, effect, Kind.COMMAND, id, cause, about.type, about.data, about.content_type, effect.not_after
+            )
+            return Outgoing(service_address(effect.service), envelope)
         case SendUndo():
             about = effect.undo
             data = _undo(effect)
@@ -98,6 +99,7 @@ def _step_envelope(
     type: str,
     data: bytes,
     content_type: str,
+    not_after: datetime | None = None,
 ) -> Envelope:
     return Envelope(
         id=id,
@@ -115,6 +117,7 @@ def _step_envelope(
         revision=effect.revision,
         attempt=effect.attempt,
         issued_at=effect.issued_at,
+        not_after=not_after,
         incarnation=snapshot.incarnation,
         version=snapshot.version,
         commit_id=snapshot.commit_id,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from amends.brokers.connect import connect_broker
+from amends.brokers.settings import Found, file_of, find_settings, without_password
 from amends.contracts import UsageError
 from amends.coordinator import Coordinator, Refused, SagaClient
-from amends.brokers.settings import Found, file_of, find_settings, without_password
 from amends.coordinator.stores import connect_store
 
 

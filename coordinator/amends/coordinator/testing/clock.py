@@ -9,7 +9,7 @@ from amends.contracts import Duration, as_timedelta
 
 
 class VirtualClock:
-    """Time for tests: it starts at a fixed moment (2026-01-01 00:00 UTC by default) and only moves forward, when told."""
+    """Time for tests: it starts at a fixed moment (2026-01-01 00:00 UTC by default) and only moves when told."""
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._now = start

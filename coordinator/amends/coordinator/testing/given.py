@@ -1,4 +1,4 @@
-"""Given a saga, expect what it asks for, and answer: the test of one saga on the pure core, without a broker or a store.
+"""Given a saga, expect what it asks for, and answer: the test of one saga, on the pure core alone.
 
     saga = given(PlaceOrder(order_id="1", sku="a", quantity=2, amount=30))
     saga.expect(ReserveStock(sku="a", quantity=2)).succeeds(StockReserved(reservation_id="r1"))
@@ -294,6 +294,3 @@ class Given(Generic[S]):
 def _content(envelope: Envelope) -> bytes:
     """What a message says: of an undo, the compensation alone."""
     return bytes(JSON.decode(envelope.data, Undo).compensation) if envelope.kind is Kind.UNDO else envelope.data
-
-
-

@@ -4,8 +4,8 @@
         outcome = await world.run(PlaceOrder(order_id="1", …), id="order-1")
         assert outcome.status == "completed"
 
-The code that runs is that of production: coordinator, participant library, outbox, timers. Broker, store and inboxes are the
-in-memory ones, which keep their promises but for surviving the process.
+The code that runs is that of production: coordinator, participant library, outbox, timers. Broker, store and inboxes
+are the in-memory ones, which keep their promises but for surviving the process.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class World:
     A participant with `transactional` handlers has its inbox in a SQLite file of its own, which goes with the world;
     `database` says where, so that a test can make the tables and look into them.
 
-    Time only passes in `advance` and `run`. Handlers that wait for something real, such as a network, are waited for; but
-    then a retry of another handler may be late by the world's clock.
+    Time only passes in `advance` and `run`. Handlers that wait for something real, such as a network, are waited for;
+    but then a retry of another handler may be late by the world's clock.
     """
 
     def __init__(
@@ -209,4 +209,3 @@ def _patient(participant: Participant) -> Participant:
     patient = copy.copy(participant)
     patient.lease = _FOREVER
     return patient
-

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tests.support.rig import Order, Rig
+
 from amends.coordinator.actors import Actors
 from amends.coordinator.core.snapshot import Phase
 from amends.coordinator.stores import MemoryStore
-from tests.support.rig import Order, Rig
 
 
 def test_the_actors_not_used_for_longest_are_evicted() -> None:

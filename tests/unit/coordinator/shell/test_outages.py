@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.support.faults import FaultyBroker
+from tests.support.rig import Order, Rig, Shop
+
 from amends.brokers import Broker, BrokerUnavailable
 from amends.brokers.memory import MemoryBroker
 from amends.coordinator import CoordinatorConfig, Policy, StoreUnavailable
@@ -11,8 +14,6 @@ from amends.coordinator.coordinator import Engine
 from amends.coordinator.core.snapshot import Phase
 from amends.coordinator.registry import Registry
 from amends.coordinator.stores import MemoryStore
-from tests.support.faults import FaultyBroker
-from tests.support.rig import Order, Rig, Shop
 
 
 class Outage:

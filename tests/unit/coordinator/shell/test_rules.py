@@ -308,6 +308,16 @@ async def test_a_reply_without_an_effect_key_goes_to_the_dead_letters_and_the_ot
     assert (await rig.snapshot("o-1")).phase is Phase.COMPLETED
 
 
+async def test_a_message_that_names_no_address_to_answer_to_is_a_dead_letter_and_the_others_go_on() -> None:
+    rig = await Rig().open()
+    await rig.send("o-1", Kind.START, "amends.start.v1", b'{"saga":"order","input":{}}', "bad", reply_to="nowhere")
+    await rig.start(Order(), "o-2")
+    await rig.run()
+    (letter,) = await rig.medium.dead_letters()
+    assert "'nowhere' is no address" in letter.detail
+    assert (await rig.snapshot("o-2")).phase is Phase.COMPLETED
+
+
 async def test_a_start_with_a_wrong_field_is_refused_and_names_it() -> None:
     rig = await Rig().open()
     data = b'{"saga":"order","input":{"sku":"a","amount":"many"}}'

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from tests.support.rig import Approve, Charge, Charged, Order, Refused, Release, Reserve, Reserved
 
 from amends.contracts.payloads import Control
 from amends.coordinator import Saga, WaitFor, step
 from amends.coordinator.core import Verdict
 from amends.coordinator.testing import given
-from tests.support.rig import Approve, Charge, Charged, Order, Refused, Release, Reserve, Reserved
 
 
 class Approved(Saga):

@@ -1,0 +1,1 @@
+"""How fast amends is, beside what its parts allow. Run it with `python -m benchmarks`."""
