@@ -7,6 +7,8 @@ import os
 import structlog
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.support.services"]
+
 structlog.configure(
     processors=[
         structlog.processors.add_log_level,

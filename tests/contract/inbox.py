@@ -494,7 +494,15 @@ class InboxContract(ABC):
             assert list(await inbox.begin([settle(key) for key in keys])) == [DONE] * count
 
     async def test_keys_are_told_apart_whatever_is_in_them(self, inbox: Inbox) -> None:
-        keys = ["Größe~i/a#0", "größe~i/a#0", "o'brien~i/a#0", 'say "hi"~i/a#0', "back\\slash~i/a#0", "日本~i/a#0", "%_"]
+        keys = [
+            "Größe~i/a#0",
+            "größe~i/a#0",
+            "o'brien~i/a#0",
+            'say "hi"~i/a#0',
+            "back\\slash~i/a#0",
+            "日本~i/a#0",
+            "%_",
+        ]
         await inbox.begin([settle(key) for key in keys[::2]])
         closed = [await self.ask(inbox, begin(key)) == CLOSED for key in keys]
         assert closed == [n % 2 == 0 for n in range(len(keys))]

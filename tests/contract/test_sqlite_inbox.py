@@ -88,9 +88,7 @@ class TestSqliteInbox(SharedInboxContract, TransactionalInboxContract):
             await inbox.ping()
 
     async def test_handler_that_raised_may_run_again_in_the_same_call(self, inbox: TransactionalInbox) -> None:
-        answers = await self.transact(
-            inbox, work(begin(), write("a"), error=RuntimeError()), work(begin(), write("b"))
-        )
+        answers = await self.transact(inbox, work(begin(), write("a"), error=RuntimeError()), work(begin(), write("b")))
         assert isinstance(answers[0], Raised)
         assert answers[1] == DONE
         assert await self.written() == ["b"]

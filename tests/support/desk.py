@@ -1,4 +1,4 @@
-"""A participant at work on an in-memory broker, one batch at a time, and the messages that a coordinator would send it."""
+"""A participant at work on an in-memory broker, a batch at a time, and what a coordinator would send it."""
 
 from __future__ import annotations
 
@@ -79,9 +79,7 @@ def asked(kind: Kind, type: str, data: bytes, *, at: datetime, codec: Codec = JS
         "partition_key": "order-1",
         "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     }
-    envelope = Envelope(
-        kind=kind, type=type, data=data, effect_key=effect_key, attempt=attempt, **defaults | fields
-    )
+    envelope = Envelope(kind=kind, type=type, data=data, effect_key=effect_key, attempt=attempt, **defaults | fields)
     return Outgoing(service_address(SERVICE), envelope)
 
 
@@ -122,23 +120,27 @@ class Desk:
 
     def command(self, message: Command[Any, Any], **fields: Any) -> Outgoing:
         fields = {"not_after": self.time.now() + timedelta(minutes=1)} | fields
-        type = message.__tag__
-        return asked(Kind.COMMAND, type, self.codec.encode(message), at=self.time.now(), codec=self.codec, **fields)
+        tag = type(message).__tag__
+        return asked(Kind.COMMAND, tag, self.codec.encode(message), at=self.time.now(), codec=self.codec, **fields)
 
     def undo(
-        self, message: Compensation[Any], command: Command[Any, Any], reply: Recorded | Reply | None = None, **fields: Any
+        self,
+        message: Compensation[Any],
+        command: Command[Any, Any],
+        reply: Recorded | Reply | None = None,
+        **fields: Any,
     ) -> Outgoing:
         recorded = self.recorded(reply) if isinstance(reply, Reply) else reply
         data = Undo(msgspec.Raw(self.codec.encode(message)), self.recorded(command), recorded)
-        type = message.__tag__
-        return asked(Kind.UNDO, type, self.codec.encode(data), at=self.time.now(), codec=self.codec, **fields)
+        tag = type(message).__tag__
+        return asked(Kind.UNDO, tag, self.codec.encode(data), at=self.time.now(), codec=self.codec, **fields)
 
     def settle(self, command: type[Command[Any, Any]], **fields: Any) -> Outgoing:
         data = self.codec.encode(Settle(command.__tag__))
         return asked(Kind.SETTLE, Settle.__tag__, data, at=self.time.now(), codec=self.codec, **fields)
 
     def recorded(self, message: Message) -> Recorded:
-        return Recorded(message.__tag__, msgspec.Raw(self.codec.encode(message)))
+        return Recorded(type(message).__tag__, msgspec.Raw(self.codec.encode(message)))
 
     async def put(self, *messages: Outgoing) -> None:
         """Lay messages in the service's queue."""
