@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import FrameType, MappingProxyType
 from typing import Any, Protocol, overload
@@ -12,6 +11,7 @@ from typing import Any, Protocol, overload
 from typing_extensions import TypeVar
 
 from amends.brokers import Broker
+from amends.brokers.settings import find_settings
 from amends.contracts import Clock, Command, Compensation, Duration, Reply, UsageError, as_timedelta
 from amends.participants.context import Context
 from amends.participants.errors import ParticipantDefinitionError
@@ -29,9 +29,11 @@ class _ForAction(Protocol[R]):
     """`@participant.action(TheCommand)`: takes a function that returns what the command promises."""
 
     @overload
-    def __call__(self, fn: Callable[[Any, Context], Awaitable[R]], /) -> Callable[[Any, Context], Awaitable[R]]: ...
+    def __call__(
+        self, fn: Callable[[Any, Context], Coroutine[Any, Any, R]], /
+    ) -> Callable[[Any, Context], Coroutine[Any, Any, R]]: ...
     @overload
-    def __call__(self, fn: Callable[[Any], Awaitable[R]], /) -> Callable[[Any], Awaitable[R]]: ...
+    def __call__(self, fn: Callable[[Any], Coroutine[Any, Any, R]], /) -> Callable[[Any], Coroutine[Any, Any, R]]: ...
     @overload
     def __call__(self, fn: Callable[[Any, Context], R], /) -> Callable[[Any, Context], R]: ...
     @overload
@@ -42,9 +44,11 @@ class _ForCompensation(Protocol[U]):
     """`@participant.compensation(TheCompensation)`: takes a function that returns nothing."""
 
     @overload
-    def __call__(self, fn: Callable[[U, Context], Awaitable[None]], /) -> Callable[[U, Context], Awaitable[None]]: ...
+    def __call__(
+        self, fn: Callable[[U, Context], Coroutine[Any, Any, None]], /
+    ) -> Callable[[U, Context], Coroutine[Any, Any, None]]: ...
     @overload
-    def __call__(self, fn: Callable[[U], Awaitable[None]], /) -> Callable[[U], Awaitable[None]]: ...
+    def __call__(self, fn: Callable[[U], Coroutine[Any, Any, None]], /) -> Callable[[U], Coroutine[Any, Any, None]]: ...
     @overload
     def __call__(self, fn: Callable[[U, Context], None], /) -> Callable[[U, Context], None]: ...
     @overload
@@ -98,9 +102,11 @@ class Participant:
         return MappingProxyType(self._handlers)
 
     @overload
-    def action(self, fn: Callable[[C, Context], Awaitable[R]], /) -> Callable[[C, Context], Awaitable[R]]: ...
+    def action(
+        self, fn: Callable[[C, Context], Coroutine[Any, Any, R]], /
+    ) -> Callable[[C, Context], Coroutine[Any, Any, R]]: ...
     @overload
-    def action(self, fn: Callable[[C], Awaitable[R]], /) -> Callable[[C], Awaitable[R]]: ...
+    def action(self, fn: Callable[[C], Coroutine[Any, Any, R]], /) -> Callable[[C], Coroutine[Any, Any, R]]: ...
     @overload
     def action(self, fn: Callable[[C, Context], R], /) -> Callable[[C, Context], R]: ...
     @overload
@@ -127,10 +133,12 @@ class Participant:
 
     @overload
     def compensation(
-        self, fn: Callable[[U, Context], Awaitable[None]], /
-    ) -> Callable[[U, Context], Awaitable[None]]: ...
+        self, fn: Callable[[U, Context], Coroutine[Any, Any, None]], /
+    ) -> Callable[[U, Context], Coroutine[Any, Any, None]]: ...
     @overload
-    def compensation(self, fn: Callable[[U], Awaitable[None]], /) -> Callable[[U], Awaitable[None]]: ...
+    def compensation(
+        self, fn: Callable[[U], Coroutine[Any, Any, None]], /
+    ) -> Callable[[U], Coroutine[Any, Any, None]]: ...
     @overload
     def compensation(self, fn: Callable[[U, Context], None], /) -> Callable[[U, Context], None]: ...
     @overload
@@ -187,13 +195,16 @@ class Participant:
     ) -> AbstractAsyncContextManager[None]:
         """Handle messages for the time of an `async with`; leaving it waits up to `grace` for handlers at work.
 
-        `broker` is a `Broker` or its URL; without one, `AMENDS_BROKER` or `embedded:`. `inbox` comes before the
-        participant's own, that before `AMENDS_INBOX`, and that before the one that goes with the broker. What is given
-        as a URL is closed at the end, what is given as an object is left open. Raises `UsageError` for an inbox that
+        `broker` is a `Broker` or its URL; without one, that of the settings. `inbox` comes before the participant's
+        own, that before the one of the settings, and that before the one that goes with the broker. What is given as a
+        URL is closed at the end, what is given as an object is left open. Raises `UsageError` for an inbox that
         does not fit the broker.
         """
-        broker = broker or os.environ.get("AMENDS_BROKER") or "embedded:"
-        inbox = inbox or self.inbox or os.environ.get("AMENDS_INBOX")
+        inbox = inbox or self.inbox
+        if broker is None or inbox is None:
+            settings = find_settings().settings
+            broker = broker or settings.broker
+            inbox = inbox or settings.inbox
         return run_participant(self, broker, inbox, grace, clock)
 
     @asynccontextmanager

@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from random import uniform
 from typing import TypeAlias, TypeVar
 
-from tenacity import AsyncRetrying, stop_after_attempt, wait_exponential_jitter
+from tenacity import AsyncRetrying, stop_after_attempt, wait_exponential, wait_random
 
 from amends.participants.handlers import RetryPolicy
 
 T = TypeVar("T")
 Sleep: TypeAlias = Callable[[float], Awaitable[None]]
 
-_DEFAULT = AsyncRetrying(stop=stop_after_attempt(3), wait=wait_exponential_jitter(multiplier=0.1, max=5, jitter=0.1))
+_DEFAULT = AsyncRetrying(stop=stop_after_attempt(3), wait=wait_exponential(multiplier=0.1, max=5) + wait_random(0, 0.1))
 
 
 async def repeat(

@@ -183,3 +183,13 @@ async def test_inboxes_are_what_the_port_says(tmp_path: Path) -> None:
     memory: Inbox = MemoryInbox()
     assert (sqlite.shared, memory.shared) == (True, False)
     await sqlite.close()
+
+
+async def test_broker_and_inbox_that_are_not_given_come_from_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inventory: Participant
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "amends.toml").write_text('broker = "embedded:here.db"\ninbox = "sqlite:there.db"\n')
+    async with inventory.running():
+        assert (tmp_path / "here.db").is_file()
+        assert (tmp_path / "there.db").is_file()
