@@ -321,8 +321,13 @@ Asked = SendCommand | SendUndo | SendSettle
 
 
 class Happening(Struct, frozen=True):
-    """One input and what came of it. `definition` is the code that was deployed then."""
+    """One input and what came of it.
 
+    `stored` is the snapshot as it was stored, `before` the same as it was given to the core. `definition` is the code
+    that was deployed then.
+    """
+
+    stored: bytes
     before: Snapshot
     after: Snapshot
     definition: Definition
@@ -392,20 +397,21 @@ class World:
 
     def tell(self, message: AnyInput) -> Transition | None:
         """Give the saga an input, through the stored form of its snapshot. None if the input could not be read."""
-        before = decode_snapshot(encode_snapshot(self.snapshot))
+        stored = encode_snapshot(self.snapshot)
+        before = decode_snapshot(stored)
         commit_id, now = self._commit_id(), self.now
         if not self.calm and self.choose(8) == 7:
             now -= timedelta(seconds=self.choose(50))  # a store that was failed over may be behind
         try:
             result = transition(self.deployed, before, message, now, commit_id, self.policy)
         except TerminalError:
-            assert before == self.snapshot
+            assert encode_snapshot(before) == stored
             return None
         self.snapshot = result.snapshot or self.snapshot
         if result.verdict is Verdict.APPLIED:
             self.applied.append(message)
         self._carry_out(before, result)
-        happening = Happening(before, self.snapshot, self.deployed, message, now, commit_id, result)
+        happening = Happening(stored, before, self.snapshot, self.deployed, message, now, commit_id, result)
         self.happenings.append(happening)
         for watcher in self.watchers:
             watcher(self, happening)
@@ -517,7 +523,7 @@ class World:
         if fate := self.fates.get(_step(asked.run), "done" if self.calm else ""):
             self._finish(asked, row, fate)
             return
-        fates = ["done", "done", "done", "unsaid", "running", "rejected", "failed", "broken off", "doubtful"]
+        fates = ["done", "done", "done", "unsaid", "running", "rejected", "failed", "broken off", "doubtful", "lost"]
         if row.happened:
             fates.remove("rejected")
         self._finish(asked, row, one(self.choose, fates))
@@ -535,6 +541,9 @@ class World:
             case "rejected":
                 row.status = "rejected"
                 self._answer(asked, ReplyOutcome.REJECTED)
+            case "lost":
+                row.status, row.doubts = "failed", 1
+                self._answer(asked, ReplyOutcome.IN_DOUBT)
             case "failed" | "broken off" | "doubtful":
                 if fate != "failed":
                     self._happen(asked.run, row)

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.contract.inbox import begin
 from tests.support.desk import Count, Desk, Release, Reserve, Reserved, SoldOut, Uncount, data_of, key
+from tests.support.faulty_inbox import FaultyInbox, Trap
 from tests.support.timeline import Timeline
 
 from amends.brokers import EmbeddedBroker
 from amends.contracts import MSGPACK, Codec, Failure, ReplyOutcome, UsageError
 from amends.contracts.payloads import Done, Recorded
 from amends.participants import Context, MemoryInbox, Participant, ParticipantRunner, Reject, SqliteInbox
+from amends.participants.rows import Recording
 
 from .conftest import OpenDesk
 
@@ -416,6 +419,34 @@ async def test_rule_6_undo_that_meets_somebody_elses_claim_waits_for_the_lease_a
     assert await desk.outcome(desk.command(LAMP)) is ReplyOutcome.UNDONE
     await other_desk.runner.stop(0)
     await other_desk.medium.close()
+
+
+async def test_rule_6_claim_of_somebody_else_is_not_polled(
+    open_desk: OpenDesk, inventory: Participant, time: Timeline
+) -> None:
+    at_work = MemoryInbox(time)
+    trap = Trap("", RuntimeError())
+
+    @inventory.action
+    async def reserve(command: Reserve) -> Reserved:
+        return Reserved(reservation="r")
+
+    @inventory.compensation
+    async def release(undo: Release) -> None:
+        pass
+
+    desk = await open_desk(inventory, inbox=FaultyInbox(at_work, trap), sleep=time.sleep)
+    sent = desk.command(LAMP).envelope
+    command = Recording(sent.type, sent.data, sent.content_type)
+    await at_work.begin([begin(key(), owner="somebody else", command=command)])
+    await desk.put(desk.undo(Release(), LAMP))
+    undoing = asyncio.ensure_future(desk.work())
+    assert await time.asleep() == LEASE_S
+    assert trap.passed["begin:before"] == 1
+    time.advance(LEASE_S)
+    await undoing
+    assert trap.passed["begin:before"] == 2, "asked when it came, and when the lease was over"
+    assert [answer.outcome for answer in await desk.answers()] == [ReplyOutcome.UNDONE]
 
 
 async def test_rule_6_handler_whose_claim_was_taken_over_is_broken_off(

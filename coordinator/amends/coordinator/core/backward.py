@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Any, assert_never
 
 from amends.contracts import Compensation, Failure, ReplyOutcome
 from amends.coordinator.core.inputs import Answered
 from amends.coordinator.core.journal import What
 from amends.coordinator.core.sending import failure_in, publish, send_undo, settle
-from amends.coordinator.core.snapshot import Phase, RunStatus, StepRun
+from amends.coordinator.core.snapshot import Phase, Recording, RunStatus, StepRun
 from amends.coordinator.core.turn import Turn, UserCodeError, Verdict
+from amends.coordinator.declaration.definition import Plan
 from amends.coordinator.declaration.results import Publish
 
 UNDER_WAY = (RunStatus.UNDOING, RunStatus.UNDO_RETRYING, RunStatus.UNDO_STUCK)
 
 
 def go_back(turn: Turn, failure: Failure) -> bool:
-    """Start to compensate, or first settle a pivot whose outcome is open. False when it is too late: only forward is left."""
+    """Start to compensate, or first settle a pivot whose outcome is open. False when only forward is left."""
     if turn.phase is not Phase.RUNNING:
         return True
     if turn.past_pivot():
@@ -90,28 +91,37 @@ def advance(turn: Turn) -> None:
 
 def _undo(turn: Turn, run: StepRun) -> StepRun:
     """Ask the saga how to undo a run, and begin it."""
-    compensation = turn.plan(run).compensation
-    assert compensation is not None
+    before = turn.state
     try:
-        result = turn.call(compensation, run, "compensation")
+        return _begin_undo(turn, turn.plan(run), run)
     except UserCodeError as error:
+        turn.state = before
         return turn.stick(run, "compensation", error.failure)
+
+
+def _begin_undo(turn: Turn, plan: Plan, run: StepRun) -> StepRun:
+    assert plan.compensation is not None
+    result = turn.call(plan.compensation, run, "compensation")
     match result:
-        case Compensation() if run.command is not None:
-            return send_undo(turn, turn.change(run, undo=turn.record(result)))
+        case Compensation() if run.command is not None and _undoes(plan, result, run.command):
+            return send_undo(turn, turn.change(run, undo=turn.record(result), heard=run.sent))
         case Publish():
             publish(turn, run, result)
-            turn.note(What.STEP_UNDONE, run.key)
-            return turn.close_run(run, RunStatus.UNDONE)
         case None:
-            turn.note(What.STEP_UNDONE, run.key)
-            return turn.close_run(run, RunStatus.UNDONE)
+            pass
         case _:
-            name = f"{turn.definition.saga.__name__}.{getattr(compensation, '__name__', 'compensation')}"
-            failure = Failure(
-                "TypeError", f"{name} returned {type(result).__name__}, not a Compensation, Publish or None"
-            )
-            return turn.stick(run, "compensation", failure)
+            name = f"{turn.definition.saga.__name__}.{getattr(plan.compensation, '__name__', 'compensation')}"
+            asked = "asked nobody" if run.command is None else f"asked for {run.command.type}"
+            problem = f"{name} returned {type(result).__name__}, which does not undo {run.key}: that {asked}"
+            raise UserCodeError(Failure("TypeError", problem))
+    turn.note(What.STEP_UNDONE, run.key)
+    return turn.close_run(run, RunStatus.UNDONE)
+
+
+def _undoes(plan: Plan, undo: Compensation[Any], command: Recording) -> bool:
+    """Whether an undo is of this command, where the step may ask for several."""
+    known = {asked.__tag__ for asked in plan.commands}
+    return isinstance(undo, plan.undos) and (command.type not in known or undo.__command__.__tag__ == command.type)
 
 
 def answered(turn: Turn, run: StepRun, message: Answered) -> tuple[Verdict, str]:
@@ -123,13 +133,19 @@ def answered(turn: Turn, run: StepRun, message: Answered) -> tuple[Verdict, str]
                 return Verdict.UNEXPECTED, f"{run.key} is {run.status}; nobody has asked to undo it yet"
             turn.note(What.STEP_UNDONE, run.key)
             turn.close_run(run, RunStatus.UNDONE, stuck_on="")
-        case ReplyOutcome.CLOSED:
+        case ReplyOutcome.CLOSED if run.reply is None:
             turn.note(What.NOTHING_TO_UNDO, run.key)
             turn.close_run(run, RunStatus.CLOSED, stuck_on="")
-        case ReplyOutcome.UNDO_FAILED | ReplyOutcome.IN_DOUBT:
-            if run.status is not RunStatus.UNDOING or message.attempt != run.undo_attempt:
-                return Verdict.LATE, "it answers an earlier attempt"
-            _undo_failed(turn, run, message)
+        case ReplyOutcome.UNDO_FAILED | ReplyOutcome.IN_DOUBT | ReplyOutcome.CLOSED:
+            if run.status is RunStatus.UNDO_STUCK or run.undo is None:
+                return Verdict.LATE, f"{run.key} is {run.status}"
+            if message.attempt <= run.heard:
+                return Verdict.DUPLICATE, "this failure, or a later one, is counted"
+            failure = failure_in(message.recording)
+            if message.outcome is ReplyOutcome.CLOSED:
+                # a reply is proof that it happened
+                failure = Failure("closed", f"{run.service} says that {run.key} never happened, but had replied to it")
+            _undo_failed(turn, turn.change(run, heard=message.attempt), failure)
         case ReplyOutcome.DONE:
             if run.reply is not None:
                 return Verdict.DUPLICATE, "this reply is recorded"
@@ -148,8 +164,7 @@ def answered(turn: Turn, run: StepRun, message: Answered) -> tuple[Verdict, str]
     return Verdict.APPLIED, ""
 
 
-def _undo_failed(turn: Turn, run: StepRun, message: Answered) -> None:
-    failure = failure_in(message.recording)
+def _undo_failed(turn: Turn, run: StepRun, failure: Failure) -> None:
     failures = run.undo_failures + 1
     told = f"{failure.error}: {failure.message}"
     policy = turn.policy.undo_retry
@@ -159,7 +174,7 @@ def _undo_failed(turn: Turn, run: StepRun, message: Answered) -> None:
         return
     wait = policy.wait(failures, f"{turn.before.incarnation}/{run.key}/undo")
     turn.note(What.UNDO_FAILED, run.key, f"{told} (attempt {failures}, again in {wait.total_seconds():.1f} s)")
-    turn.change(run, status=RunStatus.UNDO_RETRYING, undo_failures=failures, failure=failure, wake_at=turn.now + wait)
+    turn.change(run, status=RunStatus.UNDO_RETRYING, undo_failures=failures, failure=failure, wake_at=turn.after(wait))
 
 
 def wake(turn: Turn, run: StepRun) -> None:

@@ -1,4 +1,7 @@
-"""What a transition wants done in the world, as data. Timers are no effects: they stand in the snapshot."""
+"""What a transition wants done in the world, as data. Timers are no effects: they stand in the snapshot.
+
+The `attempt` of a message about a run counts all that were sent about it, of whatever kind.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,11 @@ from amends.contracts.payloads import Notice
 from amends.coordinator.core.snapshot import Phase, Recording
 
 
-class SendCommand(Struct, frozen=True, tag=True):
-    """Ask a participant for an action. `issued_at` is the first send of this effect, `not_after` the last moment to begin."""
+class SendCommand(Struct, frozen=True, tag=True, gc=False):
+    """Ask a participant for an action.
+
+    `issued_at` is the first send of this effect, `not_after` the last moment to begin.
+    """
 
     run: str
     service: str
@@ -22,7 +28,7 @@ class SendCommand(Struct, frozen=True, tag=True):
     not_after: datetime
 
 
-class SendUndo(Struct, frozen=True, tag=True):
+class SendUndo(Struct, frozen=True, tag=True, gc=False):
     """Ask a participant to undo an action; `command` and `reply` are what was recorded of it."""
 
     run: str
@@ -61,7 +67,7 @@ class Notify(Struct, frozen=True, tag=True):
     about: str
 
 
-class End(Struct, frozen=True, tag=True):
+class End(Struct, frozen=True, tag=True, gc=False):
     """The saga has ended."""
 
     phase: Phase

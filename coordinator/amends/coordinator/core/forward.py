@@ -11,6 +11,7 @@ from amends.contracts import (
     DecodeError,
     Failure,
     Message,
+    Rejection,
     ReplyOutcome,
     TerminalError,
     as_timedelta,
@@ -51,22 +52,30 @@ def advance(turn: Turn) -> None:
 
 
 def dispatch(turn: Turn, plan: Plan) -> StepRun:
-    """Begin a step: ask its method what to do, and do it."""
+    """Begin a step: ask its method what to do, and do it. What cannot be done leaves it stuck, the state as it was."""
     run = StepRun(plan.name, RunStatus.ISSUED)
+    before = turn.state
     try:
-        if plan.when is not None and not turn.call(plan.when, run, "when"):
-            turn.note(What.STEP_SKIPPED, run.key, "its condition is false")
-            return turn.close_run(run, RunStatus.SKIPPED, note="its condition is false")
-        result = turn.call(plan.act, run, "act")
+        return _begin(turn, plan, run)
     except UserCodeError as error:
+        turn.state = before
         return turn.stick(run, "act", error.failure)
+
+
+def _begin(turn: Turn, plan: Plan, run: StepRun) -> StepRun:
+    if plan.when is not None and not turn.call(plan.when, run, "when"):
+        turn.note(What.STEP_SKIPPED, run.key, "its condition is false")
+        return turn.close_run(run, RunStatus.SKIPPED, note="its condition is false")
+    result = turn.call(plan.act, run, "act")
+    if not _as_annotated(plan, result):
+        raise UserCodeError(_not_as_annotated(turn, plan, result))
     match result:
         case Command():
             return _issue(turn, plan, run, result)
         case WaitFor():
             return _wait(turn, plan, run, result)
         case Sleep():
-            wake_at = turn.now + as_timedelta(result.duration)
+            wake_at = turn.after(as_timedelta(result.duration))
             turn.note(What.STEP_SLEEPING, run.key, f"until {wake_at:%Y-%m-%d %H:%M:%S} UTC")
             return turn.change(run, status=RunStatus.SLEEPING, wake_at=wake_at, issued_at=turn.now)
         case Publish():
@@ -75,31 +84,36 @@ def dispatch(turn: Turn, plan: Plan) -> StepRun:
         case Skip():
             turn.note(What.STEP_SKIPPED, run.key, result.reason)
             return turn.close_run(run, RunStatus.SKIPPED, note=result.reason)
-        case None if plan.optional:
+        case _:
             turn.note(What.STEP_DONE, run.key)
             return turn.close_run(run, RunStatus.DONE)
-        case _:
-            return turn.stick(run, "act", _not_as_annotated(turn, plan, result))
+
+
+def _as_annotated(plan: Plan, result: Any) -> bool:
+    if result is None:
+        return plan.optional
+    if isinstance(result, WaitFor) and result.type not in plan.awaits.values():
+        return False
+    return isinstance(result, plan.returns)
 
 
 def _not_as_annotated(turn: Turn, plan: Plan, result: Any) -> Failure:
-    wanted = " | ".join(getattr(arm, "__name__", str(arm)) for arm in plan.returns) or "None"
-    return Failure(
-        "TypeError",
-        f"{turn.definition.saga.__name__}.{plan.name} returned {type(result).__name__}, its annotation says {wanted}",
-    )
+    wanted = [f"WaitFor[{word.__name__}]" for word in plan.awaits.values()]
+    wanted += [arm.__name__ for arm in plan.returns if arm is not WaitFor]
+    if plan.optional:
+        wanted.append("None")
+    got = f"WaitFor({result.type.__name__})" if isinstance(result, WaitFor) else type(result).__name__
+    where = f"{turn.definition.saga.__name__}.{plan.name}"
+    return Failure("TypeError", f"{where} returned {got}, its annotation says {' | '.join(wanted)}")
 
 
 def _issue(turn: Turn, plan: Plan, run: StepRun, command: Command[Any, Any]) -> StepRun:
-    if not isinstance(command, plan.commands):
-        return turn.stick(run, "act", _not_as_annotated(turn, plan, command))
-    timeout_at = None if plan.timeout is None else turn.now + plan.timeout
     run = turn.change(
         run,
         service=type(command).__service__ or "",
         command=turn.record(command),
         issued_at=turn.now,
-        timeout_at=timeout_at,
+        timeout_at=None if plan.timeout is None else turn.after(plan.timeout),
     )
     return send_command(turn, run)
 
@@ -108,7 +122,7 @@ def _issue(turn: Turn, plan: Plan, run: StepRun, command: Command[Any, Any]) -> 
 
 
 def _wait(turn: Turn, plan: Plan, run: StepRun, wait: WaitFor[Any]) -> StepRun:
-    timeout_at = None if plan.timeout is None else turn.now + plan.timeout
+    timeout_at = None if plan.timeout is None else turn.after(plan.timeout)
     awaits = awaited(wait)
     run = turn.change(
         run,
@@ -134,22 +148,24 @@ def awaited(wait: WaitFor[Any]) -> Awaits:
 
 
 def receive(turn: Turn, word: SignalReceived | EventReceived) -> tuple[Verdict, str]:
-    """Give a signal or event to the run that awaits it, or keep it for one that will."""
+    """Give a signal or event to the run that awaits it, or keep it for one that will.
+
+    Raises `TerminalError` for one that cannot be read, before it can do harm.
+    """
     recording = word.recording
-    if word.message_id in turn.seen:
-        return Verdict.DUPLICATE, "it was received before"
     what = What.SIGNAL_RECEIVED if isinstance(word, SignalReceived) else What.EVENT_RECEIVED
     if turn.phase is not Phase.RUNNING:
         return Verdict.REFUSED, f"the saga is {turn.phase}; nobody awaits {recording.type} any more"
+    coming = [plan for plan in turn.definition.steps.values() if recording.type in plan.awaits]
+    for plan in coming:
+        codec_for(recording.content_type).decode(recording.data, plan.awaits[recording.type])
     for run in turn.runs.values():
         if run.status is RunStatus.AWAITING and run.awaits is not None and matches(run.awaits, recording):
-            turn.seen = (*turn.seen, word.message_id)
             turn.note(what, run.key, recording.type)
             _arrived(turn, turn.plan(run), run, recording)
             advance(turn)
             return Verdict.APPLIED, ""
-    begun = {run.step for run in turn.runs.values()}
-    coming = [plan for plan in turn.definition.steps.values() if recording.type in plan.awaits]
+    begun = {run.step for run in turn.runs.values() if not run.unbegun}
     if not any(plan.name not in begun for plan in coming):
         problem = "none of its steps awaits it any more" if coming else "none of its steps awaits such a message"
         return Verdict.REFUSED, f"{turn.definition.name} {turn.before.id}: {problem} ({recording.type})"
@@ -158,7 +174,6 @@ def receive(turn: Turn, word: SignalReceived | EventReceived) -> tuple[Verdict, 
             Verdict.REFUSED,
             f"{len(turn.buffer)} signals and events are waiting already; no room for {recording.type}",
         )
-    turn.seen = (*turn.seen, word.message_id)
     turn.buffer = (*turn.buffer, Buffered(word.message_id, recording.type, recording.data, recording.content_type))
     turn.note(What.BUFFERED, "", recording.type)
     return Verdict.APPLIED, ""
@@ -182,30 +197,37 @@ def answered(turn: Turn, run: StepRun, message: Answered) -> tuple[Verdict, str]
         case ReplyOutcome.REJECTED:
             if message.revision != run.revision:
                 return Verdict.LATE, f"it rejects revision {message.revision}, now it is {run.revision}"
+            if _heard_before(run, message) or (run.status is RunStatus.STUCK and run.reply == message.recording):
+                return Verdict.DUPLICATE, f"{run.key} was stuck on this rejection already"
             _rejected(turn, plan, run, message.recording)
         case ReplyOutcome.CLOSED:
-            turn.note(What.STEP_CLOSED, run.key)
             failure = run.failure or Failure("closed", f"{run.service} closed {run.key}: it will never happen")
-            if turn.past_pivot() or plan.kind is StepKind.RETRIABLE:
+            only_forward = turn.past_pivot() or plan.kind is StepKind.RETRIABLE
+            if _heard_before(run, message) or (only_forward and run.status is RunStatus.STUCK):
+                return Verdict.DUPLICATE, f"{run.key} was stuck already"
+            turn.note(What.STEP_CLOSED, run.key)
+            if only_forward:
                 turn.stick(run, "outcome", failure)
             else:
                 run = turn.close_run(run, RunStatus.CLOSED)
                 _go_back(turn, run, turn.aborting or failure)
         case ReplyOutcome.FAILED:
-            if settling or run.status is RunStatus.STUCK or message.attempt != run.attempt:
-                return Verdict.LATE, "it answers an earlier attempt"
-            if run.status is RunStatus.RETRYING:
-                return Verdict.DUPLICATE, "this failure is known"
-            _failed(turn, plan, run, failure_in(message.recording))
+            if settling or run.status is RunStatus.STUCK:
+                return Verdict.LATE, f"{run.key} is {run.status}: its outcome must be known"
+            if message.attempt <= run.heard:
+                return Verdict.DUPLICATE, "this failure, or a later one, is counted"
+            # also of an attempt before the last: an action that takes longer than the resend would never have failed
+            _failed(turn, plan, turn.change(run, heard=message.attempt), failure_in(message.recording))
         case ReplyOutcome.IN_DOUBT:
-            if not settling:
-                if run.status is not RunStatus.ISSUED or message.attempt != run.attempt:
-                    return Verdict.LATE, "it answers an earlier attempt"
-                _give_up(turn, plan, run, Failure("in-doubt", f"{run.service} cannot say whether {run.key} happened"))
-            elif message.attempt != run.settle_attempt:
-                return Verdict.LATE, "it answers an earlier settle"
-            else:
+            if run.status is RunStatus.STUCK:
+                return Verdict.LATE, f"{run.key} is stuck: asking has been given up"
+            if message.attempt <= run.heard:
+                return Verdict.DUPLICATE, "this doubt, or a later one, is counted"
+            run = turn.change(run, heard=message.attempt)
+            if settling:
                 _in_doubt(turn, run)
+            else:
+                _give_up(turn, plan, run, Failure("in-doubt", f"{run.service} cannot say whether {run.key} happened"))
         case ReplyOutcome.UNDONE | ReplyOutcome.UNDO_FAILED:
             return Verdict.UNEXPECTED, f"{run.key} is {run.status}; nobody asked to undo it"
         case _:
@@ -216,11 +238,16 @@ def answered(turn: Turn, run: StepRun, message: Answered) -> tuple[Verdict, str]
     return Verdict.APPLIED, ""
 
 
+def _heard_before(run: StepRun, message: Answered) -> bool:
+    """Whether a "no" is to a message before the one that an operator's retry sent."""
+    return run.status in (RunStatus.ISSUED, RunStatus.RETRYING) and message.attempt <= run.heard
+
+
 def succeed(turn: Turn, plan: Plan, run: StepRun) -> StepRun:
     """The answer in `run.reply` has come: give it to the saga. What the saga cannot take leaves the run stuck."""
     assert run.reply is not None
     try:
-        reply = _read_reply(plan, run)
+        reply = read_reply(plan, run)
         if plan.on_success is not None:
             turn.call(plan.on_success, run, "on_success", reply)
     except UserCodeError as error:
@@ -231,7 +258,8 @@ def succeed(turn: Turn, plan: Plan, run: StepRun) -> StepRun:
     return turn.close_run(run, RunStatus.DONE, stuck_on="", failure=None)
 
 
-def _read_reply(plan: Plan, run: StepRun) -> Message | None:
+def read_reply(plan: Plan, run: StepRun) -> Message | None:
+    """What has been answered; None where no reply is promised. Raises `TerminalError` when it is something else."""
     assert run.reply is not None
     types: dict[str, Any] = {**plan.awaits, **plan.replies}
     if run.reply.type == Done.__tag__ and not plan.replies:
@@ -251,6 +279,9 @@ def _rejected(turn: Turn, plan: Plan, run: StepRun, recording: Recording) -> Non
         turn.stick(run, "outcome", failure)
         return
     expected = plan.rejections.get(recording.type)
+    if expected is None and any(not command.__rejections__ for command in plan.commands):
+        # a contract that names none leaves it open: the saga hears that it was refused, not with what
+        expected = Rejection
     if plan.on_rejection is not None and expected is not None:
         try:
             rejection = codec_for(recording.content_type).decode(recording.data, expected)
@@ -270,7 +301,8 @@ def _decide(turn: Turn, failure: Failure, handler: Any, run: StepRun, role: str,
     try:
         decision = turn.call(handler, run, role, *arguments)
     except UserCodeError as error:
-        turn.note(What.STEP_FAILED, run.key, f"{error.failure.error} in {error.failure.message}; going back all the same")
+        told = f"{error.failure.error} in {error.failure.message}"
+        turn.note(What.STEP_FAILED, run.key, f"{told}; going back all the same")
         return failure
     if isinstance(decision, Compensate) and decision.reason:
         return Failure(failure.error, decision.reason)
@@ -292,7 +324,7 @@ def _failed(turn: Turn, plan: Plan, run: StepRun, failure: Failure) -> None:
         status=RunStatus.RETRYING,
         failures=failures,
         failure=failure,
-        wake_at=earliest(turn.now + wait, run.timeout_at),
+        wake_at=earliest(turn.after(wait), run.timeout_at),
     )
 
 
@@ -349,7 +381,7 @@ def _in_doubt(turn: Turn, run: StepRun) -> None:
         return
     wait = policy.wait(doubts, f"{turn.before.incarnation}/{run.key}/settle")
     turn.note(What.STEP_SETTLING, run.key, f"{run.service} is in doubt; asking again in {wait.total_seconds():.1f} s")
-    turn.change(run, failures=doubts, wake_at=turn.now + wait)
+    turn.change(run, failures=doubts, wake_at=turn.after(wait))
 
 
 # timers

@@ -11,7 +11,7 @@ from amends.contracts import ReplyOutcome
 from amends.coordinator.core.snapshot import Recording
 
 
-class Input(Struct, frozen=True, array_like=True, tag=True, kw_only=True):
+class Input(Struct, frozen=True, array_like=True, tag=True, kw_only=True, gc=False):
     """A message to one saga. `message_id` is what the journal names as the cause; `reply_to` who asked, if anyone."""
 
     message_id: str
@@ -21,7 +21,7 @@ class Input(Struct, frozen=True, array_like=True, tag=True, kw_only=True):
 class Answered(Input, frozen=True):
     """A participant's answer about the step run `run`: to its command, its undo or its settle.
 
-    `attempt` is that of the message it answers.
+    `attempt` is that of the message it answers, which no other message about this run has.
     """
 
     run: str
@@ -78,7 +78,10 @@ class SkipStep(Input, frozen=True):
 
 
 class ResolveStep(Input, frozen=True):
-    """Say what became of a stuck step: `forward`, it is done (`reply` is its typed reply); `back`, it never happened."""
+    """Say what became of a stuck step.
+
+    `forward`: it is done, and `reply` is its typed reply; `back`: it never happened, or it is undone.
+    """
 
     step: str
     direction: Literal["forward", "back"]

@@ -14,8 +14,9 @@ from amends.coordinator.declaration.results import WaitFor
 def interests(definition: Definition, snapshot: Snapshot, policy: Policy) -> tuple[Awaits, ...]:
     """The events that the saga awaits, and those that its later steps would await as the state is now.
 
-    A later step's method is asked beforehand, on a copy, so that an event that comes before its step is not missed. A
-    method that cannot answer yet is asked again at the next transition.
+    A later step's method is asked beforehand, on a copy, so that an event that comes before its step is not missed; so
+    is that of a step that is stuck and may be begun anew. A method that cannot answer yet is asked again at the next
+    transition.
     """
     if snapshot.phase is not Phase.RUNNING:
         return ()
@@ -26,7 +27,7 @@ def interests(definition: Definition, snapshot: Snapshot, policy: Policy) -> tup
         if not any(issubclass(type, Event) for type in plan.awaits.values()):
             continue
         run = runs.get(plan.name)
-        if run is None:
+        if run is None or run.unbegun:
             try:
                 result, _ = turn.try_call(plan.act, StepRun(plan.name, RunStatus.AWAITING), "act")
             except Exception:

@@ -49,7 +49,7 @@ class What(StrEnum):
     COMPENSATED = "compensated"
 
 
-class Entry(Struct, frozen=True, array_like=True):
+class Entry(Struct, frozen=True, array_like=True, gc=False):
     """One thing that happened. `step` is the key of a step run where it concerns one, `detail` a phrase for people."""
 
     what: What
@@ -57,7 +57,7 @@ class Entry(Struct, frozen=True, array_like=True):
     detail: str = ""
 
 
-class JournalRecord(Struct, frozen=True, array_like=True):
+class JournalRecord(Struct, frozen=True, array_like=True, gc=False):
     """What one commit did: the version it made, when, because of which message, and the state it left.
 
     `cause` names the input (its kind and message id). `state` is the saga as msgpack, or None when it did not change.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from amends.contracts import Failure
+from amends.contracts import Failure, TerminalError
+from amends.contracts.payloads import Done
 from amends.coordinator.core import backward, forward
 from amends.coordinator.core.inputs import Cancel, Pause, ResolveStep, Resume, RetryStep, SkipStep
 from amends.coordinator.core.journal import What
 from amends.coordinator.core.sending import send_command, send_undo, settle
-from amends.coordinator.core.snapshot import Phase, RunStatus, StepRun, Waived
+from amends.coordinator.core.snapshot import Phase, Recording, RunStatus, StepRun, Waived
 from amends.coordinator.core.turn import Turn, Verdict, later
 
 Answer = tuple[Verdict, str]
@@ -60,8 +61,8 @@ def resume(turn: Turn, word: Resume) -> Answer:
         sleeping = run.status is RunStatus.SLEEPING
         turn.change(
             run,
-            wake_at=run.wake_at if sleeping else later(run.wake_at, pause),
-            timeout_at=later(run.timeout_at, pause),
+            wake_at=run.wake_at if sleeping or run.wake_at is None else later(run.wake_at, pause),
+            timeout_at=None if run.timeout_at is None else later(run.timeout_at, pause),
         )
     turn.paused_at = None
     turn.note(What.RESUMED, "", word.by)
@@ -70,7 +71,8 @@ def resume(turn: Turn, word: Resume) -> Answer:
 
 def _changed(turn: Turn, word: RetryStep | SkipStep | ResolveStep) -> str | None:
     if word.expected_version is not None and word.expected_version != turn.before.version:
-        return f"the saga has moved on from version {word.expected_version} to {turn.before.version}: look again, then decide"
+        versions = f"from version {word.expected_version} to {turn.before.version}"
+        return f"the saga has moved on {versions}: look again, then decide"
     return None
 
 
@@ -81,7 +83,7 @@ def _stuck(turn: Turn, step: str | None) -> list[StepRun]:
 
 def _none_stuck(turn: Turn, step: str | None) -> Answer:
     names = ", ".join(run.step for run in _stuck(turn, None)) or "none"
-    return Verdict.REFUSED, f"{f'step {step!r}' if step else 'no step'} is stuck; stuck steps: {names}"
+    return Verdict.REFUSED, f"{f'step {step!r} is not' if step else 'no step is'} stuck; stuck steps: {names}"
 
 
 def retry(turn: Turn, word: RetryStep) -> Answer:
@@ -100,24 +102,22 @@ def retry(turn: Turn, word: RetryStep) -> Answer:
 
 def _retry(turn: Turn, run: StepRun) -> None:
     plan = turn.plan(run)
+    if run.unbegun:
+        del turn.runs[run.key]
+        return
     match run.stuck_on:
-        case "act":
-            del turn.runs[run.key]
         case "answer":
             forward.succeed(turn, plan, run)
         case "compensation":
             # the compensation method is asked again when its turn comes
             turn.change(run, status=RunStatus.DONE if run.reply else RunStatus.UNKNOWN, stuck_on="")
         case "undo":
-            send_undo(turn, replace(run, undo_failures=0, stuck_on=""))
-        case "outcome" if run.command is not None and plan is turn.definition.pivot:
-            settle(turn, replace(run, failures=0))
-        case "outcome" if run.command is not None:
-            timeout_at = None if plan.timeout is None else turn.now + plan.timeout
-            send_command(turn, replace(run, failures=0, stuck_on="", timeout_at=timeout_at))
+            send_undo(turn, replace(run, undo_failures=0, heard=run.sent))
+        case _ if plan is turn.definition.pivot:
+            settle(turn, run)
         case _:
-            # a wait that timed out after the pivot: wait again
-            del turn.runs[run.key]
+            timeout_at = None if plan.timeout is None else turn.after(plan.timeout)
+            send_command(turn, replace(run, failures=0, heard=run.sent, stuck_on="", timeout_at=timeout_at))
 
 
 def skip(turn: Turn, word: SkipStep) -> Answer:
@@ -158,7 +158,7 @@ def resolve(turn: Turn, word: ResolveStep) -> Answer:
         if run.status is RunStatus.UNDO_STUCK:
             _waive(turn, run, word)
         elif word.direction == "forward":
-            forward.succeed(turn, turn.plan(run), turn.change(run, reply=word.reply or run.reply))
+            forward.succeed(turn, turn.plan(run), turn.change(run, reply=_reply(turn, run, word)))
             if turn.aborting is not None and turn.past_pivot():
                 forward.abort_too_late(turn)
         else:
@@ -175,10 +175,26 @@ def _cannot_resolve(turn: Turn, run: StepRun, word: ResolveStep) -> str | None:
     if word.direction == "forward":
         if run.command is None:
             return f"{run.key} was never sent: retry it, or cancel the saga"
-        return None if word.reply or run.reply else f"resolving {run.key} forward needs the reply it would have had"
+        reply = _reply(turn, run, word)
+        if reply is None:
+            return f"resolving {run.key} forward needs the reply it would have had"
+        try:
+            forward.read_reply(turn.plan(run), replace(run, reply=reply))
+        except TerminalError as error:
+            return f"{run.key} cannot be resolved with this reply: {error}"
+        return None
     if turn.past_pivot():
         return f"{run.key} comes after the pivot: resolve it forward, retry it, or skip it"
     return None
+
+
+def _reply(turn: Turn, run: StepRun, word: ResolveStep) -> Recording | None:
+    """The reply that resolves a run forward: the operator's, the one that came, or "done" where none is promised."""
+    if word.reply is not None:
+        return word.reply
+    if run.stuck_on == "answer":
+        return run.reply
+    return None if turn.plan(run).replies else turn.record(Done())
 
 
 def _advance(turn: Turn) -> None:

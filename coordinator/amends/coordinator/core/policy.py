@@ -14,7 +14,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     """Defaults of a coordinator.
 
     `command_ttl`: how long after it was sent an action may still be begun (its not-after).
-    `resend`: the waits after which an unanswered command, undo or settle is sent again; it must stay below `command_ttl`.
+    `resend`: the waits after which an unanswered command, undo or settle is sent again; it must stay below
+    `command_ttl`.
     `retry`, `retriable`: how failed commands of a step are repeated, before the pivot and after it.
     `undo_retry`: how failed compensations are repeated before the saga is stuck.
     `settle_retry`: how often a participant that is in doubt is asked again before the saga is stuck.
@@ -34,8 +35,8 @@ class Policy(Struct, frozen=True, kw_only=True):
         longest = max(as_timedelta(self.resend.max_delay), as_timedelta(self.resend.delay))
         if longest >= self.command_ttl:
             raise UsageError(
-                f"Policy: a command is sent again after up to {longest}, but may only be begun for {self.command_ttl}, so it "
-                "could expire unheard for ever. Make command_ttl longer than resend.max_delay"
+                f"Policy: a command is sent again after up to {longest}, but may only be begun for {self.command_ttl}, "
+                "so it could expire unheard for ever. Make command_ttl longer than resend.max_delay"
             )
         if self.resend.attempts is not None:
             raise UsageError("Policy: resend must go on for ever; use Retry(attempts=None, …)")

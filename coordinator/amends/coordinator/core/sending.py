@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from amends.contracts import Failure, TerminalError, codec_for
 from amends.coordinator.core.effects import PublishEvent, SendCommand, SendSettle, SendUndo
 from amends.coordinator.core.journal import What
@@ -12,7 +14,7 @@ from amends.coordinator.declaration.results import Publish
 
 def send_command(turn: Turn, run: StepRun) -> StepRun:
     """Send the command of a run, for the first time or again; always with a fresh not-after."""
-    assert run.command is not None and run.issued_at is not None
+    command, issued_at = _asked(run)
     attempt = run.attempt + 1
     # the resend timer bounds every wait for an answer; a timeout that is sooner comes first
     run = turn.change(
@@ -21,20 +23,20 @@ def send_command(turn: Turn, run: StepRun) -> StepRun:
         attempt=attempt,
         wake_at=earliest(turn.resend_at(attempt, run.key), run.timeout_at),
     )
-    expires = turn.now + turn.policy.command_ttl
+    expires = turn.after(turn.policy.command_ttl)
     turn.effects.append(
         SendCommand(
             run=run.key,
             service=run.service,
-            command=run.command,
+            command=command,
             revision=run.revision,
-            attempt=attempt,
-            issued_at=run.issued_at,
+            attempt=run.sent,
+            issued_at=issued_at,
             not_after=expires if run.timeout_at is None else min(expires, run.timeout_at),
         )
     )
     if attempt == 1:
-        turn.note(What.STEP_ISSUED, run.key, run.command.type)
+        turn.note(What.STEP_ISSUED, run.key, command.type)
     else:
         turn.note(What.STEP_RESENT, run.key, f"attempt {attempt}")
     return run
@@ -42,24 +44,25 @@ def send_command(turn: Turn, run: StepRun) -> StepRun:
 
 def send_undo(turn: Turn, run: StepRun) -> StepRun:
     """Send the undo of a run, for the first time or again. Undos never expire."""
-    assert run.undo is not None and run.command is not None and run.issued_at is not None
+    command, issued_at = _asked(run)
+    assert run.undo is not None
     attempt = run.undo_attempt + 1
+    if attempt == 1:
+        turn.note(What.UNDO_ISSUED, run.key, run.undo.type)
+    else:
+        turn.note(What.UNDO_RESENT, run.key, f"attempt {attempt}")
     turn.effects.append(
         SendUndo(
             run=run.key,
             service=run.service,
             undo=run.undo,
-            command=run.command,
+            command=command,
             reply=run.reply,
             revision=run.revision,
-            attempt=attempt,
-            issued_at=run.issued_at,
+            attempt=run.sent + 1,
+            issued_at=issued_at,
         )
     )
-    if attempt == 1:
-        turn.note(What.UNDO_ISSUED, run.key, run.undo.type)
-    else:
-        turn.note(What.UNDO_RESENT, run.key, f"attempt {attempt}")
     return turn.change(
         run,
         status=RunStatus.UNDOING,
@@ -72,27 +75,36 @@ def send_undo(turn: Turn, run: StepRun) -> StepRun:
 
 def settle(turn: Turn, run: StepRun) -> StepRun:
     """Ask the participant what became of a run, for good; again, if it was asked before."""
-    assert run.command is not None and run.issued_at is not None
+    command, issued_at = _asked(run)
     attempt = run.settle_attempt + 1
+    again = run.status is RunStatus.SETTLING
     run = turn.change(
         run,
         status=RunStatus.SETTLING,
         stuck_on="",
         settle_attempt=attempt,
-        failures=run.failures if run.settle_attempt else 0,
+        # from here on it counts the doubts
+        failures=run.failures if again else 0,
+        heard=run.heard if again else run.sent,
         timeout_at=None,
         wake_at=turn.resend_at(attempt, run.key),
     )
-    assert run.command is not None and run.issued_at is not None
-    turn.effects.append(SendSettle(run.key, run.service, run.command.type, run.revision, attempt, run.issued_at))
+    turn.effects.append(SendSettle(run.key, run.service, command.type, run.revision, run.sent, issued_at))
     turn.note(What.STEP_SETTLING, run.key, f"asking {run.service} what became of it")
     return run
 
 
+def _asked(run: StepRun) -> tuple[Recording, datetime]:
+    """The command of a run, and when it was first sent."""
+    assert run.command is not None
+    assert run.issued_at is not None
+    return run.command, run.issued_at
+
+
 def publish(turn: Turn, run: StepRun, result: Publish) -> None:
-    """Publish a domain event in the name of a run."""
-    turn.sequence += 1
+    """Publish a domain event in the name of a run. Raises `UserCodeError` when it cannot be written."""
     recording = turn.record(result.event)
+    turn.sequence += 1
     turn.effects.append(PublishEvent(recording, turn.sequence))
     turn.note(What.EVENT_PUBLISHED, run.key, recording.type)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -57,7 +56,7 @@ class RunStatus(StrEnum):
     """An operator decided that it need not be done, or undone."""
 
 
-class Recording(Struct, frozen=True, array_like=True):
+class Recording(Struct, frozen=True, array_like=True, gc=False):
     """A message as it went over the wire: its type, its data, and the data's content type."""
 
     type: str
@@ -65,7 +64,7 @@ class Recording(Struct, frozen=True, array_like=True):
     content_type: str = "application/json"
 
 
-class Awaits(Struct, frozen=True, array_like=True):
+class Awaits(Struct, frozen=True, array_like=True, gc=False):
     """What a waiting run waits for: a type, and for an event the values (JSON) that its fields must have."""
 
     type: str
@@ -77,12 +76,13 @@ StuckOn = Literal["", "act", "answer", "outcome", "compensation", "undo"]
 the outcome is a refusal, exhaustion or lasting doubt; its compensation method raised; its undo was given up."""
 
 
-class StepRun(Struct, frozen=True, array_like=True):
+class StepRun(Struct, frozen=True, array_like=True, gc=False):
     """One run of one step (visit, item), from its dispatch to its end.
 
-    `command` is frozen at dispatch (for `service`), and `revision` counts its wordings; `attempt` counts the sends of the present wording,
-    `failures` the failed ones. `issued_at` is the first send. `timeout_at` ends the wait for an outcome. `wake_at` is when
-    the run next has something to do by itself: send again, time out, wake up.
+    `command` is frozen at dispatch (for `service`), and `revision` counts its wordings; `attempt` counts the sends of
+    the present wording, `failures` the failed ones. `issued_at` is the first send. `timeout_at` ends the wait for an
+    outcome. `wake_at` is when the run next has something to do by itself: send again, time out, wake up. `heard` is the
+    number of the latest message whose bad answer was counted (see `sent`).
     """
 
     step: str
@@ -107,10 +107,22 @@ class StepRun(Struct, frozen=True, array_like=True):
     failure: Failure | None = None
     stuck_on: StuckOn = ""
     note: str = ""
+    heard: int = 0
 
     @property
     def key(self) -> str:
-        return run_key(self.step, self.visit, self.item)
+        # written out, since it is read a dozen times in every transition
+        return f"{self.step}#{self.visit}" if self.item is None else run_key(self.step, self.visit, self.item)
+
+    @property
+    def sent(self) -> int:
+        """How many messages went out about this run. They are numbered through: an answer tells which one it is for."""
+        return self.attempt + self.settle_attempt + self.undo_attempt
+
+    @property
+    def unbegun(self) -> bool:
+        """Whether it is stuck with nothing sent or received: a retry begins the step anew."""
+        return self.status is RunStatus.STUCK and self.command is None and self.stuck_on != "answer"
 
 
 class Buffered(Struct, frozen=True, array_like=True):
@@ -130,12 +142,13 @@ class Waived(Struct, frozen=True, array_like=True):
     by: str
 
 
-class Snapshot(Struct, frozen=True, array_like=True, kw_only=True):
+class Snapshot(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """One instance. `version` counts its commits, `commit_id` names the last one, `incarnation` the first.
 
-    `state` is the user's saga as msgpack. `clock` is the latest moment this saga has seen. `aborting` holds the reason for
-    going back while the outcome of the pivot is still being settled; `failure` the reason once it goes back.
-    `watchers` are the client addresses that want to hear of the end. `held` are inputs kept while paused.
+    `state` is the user's saga as msgpack. `clock` is the latest moment this saga has seen. `aborting` holds the reason
+    for going back while the outcome of the pivot is still being settled; `failure` the reason once it goes back.
+    `watchers` are the client addresses that want to hear of the end. `seen` are the ids of the words that were heeded;
+    `held` are inputs kept while paused.
     """
 
     saga: str
@@ -179,15 +192,11 @@ class Snapshot(Struct, frozen=True, array_like=True, kw_only=True):
         """When the earliest timer is due; None while there is none, or while paused."""
         if self.paused_at is not None or self.phase.ended:
             return None
-        return min(self.timers(), default=None)
-
-    def timers(self) -> Iterator[datetime]:
-        """Every moment at which this saga has something to do by itself."""
+        earliest = self.deadline
         for run in self.runs.values():
-            if run.wake_at is not None:
-                yield run.wake_at
-        if self.deadline is not None:
-            yield self.deadline
+            if run.wake_at is not None and (earliest is None or run.wake_at < earliest):
+                earliest = run.wake_at
+        return earliest
 
 
 _ENCODER = msgspec.msgpack.Encoder()

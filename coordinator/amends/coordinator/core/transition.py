@@ -1,11 +1,11 @@
-"""The core: what a saga does about an input. Pure: the same definition, snapshot, input and time give the same transition."""
+"""The core: what a saga does about an input. Pure: the same definition, snapshot, input and time give the same."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import assert_never
 
-from amends.contracts import TerminalError
+from amends.contracts import ReplyOutcome, TerminalError
 from amends.contracts.payloads import Notice
 from amends.coordinator.core import backward, forward, operator
 from amends.coordinator.core.inputs import (
@@ -27,7 +27,7 @@ from amends.coordinator.core.inputs import (
 from amends.coordinator.core.journal import What
 from amends.coordinator.core.policy import Policy
 from amends.coordinator.core.snapshot import Phase, RunStatus, Snapshot
-from amends.coordinator.core.turn import Transition, Turn, Verdict
+from amends.coordinator.core.turn import Transition, Turn, Verdict, later
 from amends.coordinator.declaration.definition import Definition
 
 
@@ -69,7 +69,7 @@ def start(
         state=state,
         clock=now,
         started_at=now,
-        deadline=None if definition.deadline is None else now + definition.deadline,
+        deadline=None if definition.deadline is None else later(now, definition.deadline),
         watchers=() if reply_to is None else (reply_to,),
         correlation_id=correlation_id or commit_id,
         causation_id=causation_id,
@@ -87,8 +87,8 @@ def transition(
 ) -> Transition:
     """What `message` makes of the saga in `snapshot`.
 
-    Raises `DoesNotFit` when the snapshot is not of this definition, and `TerminalError` when the message itself cannot be
-    read; neither leaves a trace.
+    Raises `DoesNotFit` when the snapshot is not of this definition, and `TerminalError` when the message itself cannot
+    be read; neither leaves a trace.
     """
     if snapshot.shape != definition.shape or snapshot.definition_version != definition.version:
         raise DoesNotFit(snapshot.id, definition.name, snapshot.definition_version)
@@ -108,13 +108,27 @@ def _tell(turn: Turn, message: AnyInput, verdict: Verdict, detail: str) -> None:
     if verdict in (Verdict.REFUSED, Verdict.UNEXPECTED, Verdict.LATE):
         notice = Notice(what="refused", problem=detail, code=verdict.value, version=turn.before.version)
     else:
-        notice = Notice(
-            what="accepted", existing=verdict is Verdict.DUPLICATE, problem=detail, version=turn.before.version
-        )
+        version = turn.before.version + (verdict is not Verdict.DUPLICATE)
+        notice = Notice(what="accepted", existing=verdict is Verdict.DUPLICATE, problem=detail, version=version)
     turn.answer(message.reply_to, message.message_id, notice)
 
 
+_WORDS = (SignalReceived, EventReceived, Cancel, Pause, Resume, RetryStep, SkipStep, ResolveStep)
+"""Inputs that are known again by their ids; answers and timers are by what they are about."""
+
+
 def _apply(turn: Turn, message: AnyInput) -> tuple[Verdict, str]:
+    if not isinstance(message, _WORDS):
+        return _decide(turn, message)
+    if message.message_id in turn.seen:
+        return Verdict.DUPLICATE, "it was received before"
+    verdict, detail = _decide(turn, message)
+    if verdict is Verdict.APPLIED:
+        turn.seen = (*turn.seen, message.message_id)
+    return verdict, detail
+
+
+def _decide(turn: Turn, message: AnyInput) -> tuple[Verdict, str]:
     if isinstance(message, Watch):
         return _watch(turn, message)
     if turn.phase.ended:
@@ -158,14 +172,10 @@ def _watch(turn: Turn, message: Watch) -> tuple[Verdict, str]:
 
 def _after_the_end(turn: Turn, message: AnyInput) -> tuple[Verdict, str]:
     match message:
+        case Answered() if message.incarnation != turn.before.incarnation:
+            return Verdict.UNEXPECTED, f"the saga is {turn.phase} and never was of incarnation {message.incarnation}"
         case Answered():
-            run = turn.runs.get(message.run)
-            if run is None or message.incarnation != turn.before.incarnation:
-                return (
-                    Verdict.UNEXPECTED,
-                    f"the saga is {turn.phase} and never issued {message.run} of {message.incarnation}",
-                )
-            return Verdict.LATE, f"the saga is {turn.phase}"
+            return _answered(turn, message)
         case TimersFired():
             return Verdict.LATE, f"the saga is {turn.phase}"
         case Cancel() if turn.phase is Phase.COMPENSATED:
@@ -198,10 +208,13 @@ def _resume(turn: Turn, message: Resume) -> tuple[Verdict, str]:
     held, turn.held = turn.held, ()
     # what came in during the pause goes before what is due because of it
     for kept in held:
+        late = decode_input(kept)
         try:
-            _apply(turn, decode_input(kept))
+            told, detail = _apply(turn, late)
         except TerminalError as error:
-            turn.note(What.LATE, "", f"kept during the pause, and cannot be read: {error}")
+            told, detail = Verdict.REFUSED, str(error)
+        if told in (Verdict.REFUSED, Verdict.UNEXPECTED):
+            turn.note(What.LATE, "", f"{type(late).__name__} {late.message_id}, kept during the pause: {detail}")
     forward.advance(turn)
     backward.advance(turn)
     return verdict
@@ -209,21 +222,23 @@ def _resume(turn: Turn, message: Resume) -> tuple[Verdict, str]:
 
 _FORWARD = (RunStatus.ISSUED, RunStatus.RETRYING, RunStatus.SETTLING)
 _BACKWARD = (RunStatus.UNKNOWN, *backward.UNDER_WAY)
+_NEVER_DONE = (RunStatus.REJECTED, RunStatus.CLOSED)
 
 
 def _answered(turn: Turn, message: Answered) -> tuple[Verdict, str]:
     if message.incarnation != turn.before.incarnation:
         return Verdict.LATE, f"it belongs to incarnation {message.incarnation}, this is {turn.before.incarnation}"
     run = turn.runs.get(message.run)
-    if run is None:
-        return Verdict.UNEXPECTED, f"no run {message.run} was ever issued"
-    if run.status in _FORWARD or (
-        run.status is RunStatus.STUCK and run.stuck_on == "outcome" and run.command is not None
-    ):
+    if run is None or run.command is None:
+        return Verdict.UNEXPECTED, f"no command of {message.run} was ever sent"
+    if run.status in _FORWARD or (run.status is RunStatus.STUCK and run.stuck_on == "outcome"):
         return forward.answered(turn, run, message)
     if run.status in _BACKWARD:
         return backward.answered(turn, run, message)
-    return Verdict.DUPLICATE, f"{run.key} is {run.status} already"
+    undone = message.outcome in (ReplyOutcome.UNDONE, ReplyOutcome.UNDO_FAILED)
+    if (undone and not run.undo_attempt) or (message.outcome is ReplyOutcome.DONE and run.status in _NEVER_DONE):
+        return Verdict.UNEXPECTED, f"{run.key} is {run.status}, and yet {run.service} says that it is {message.outcome}"
+    return Verdict.LATE, f"{run.key} is {run.status} already"
 
 
 def _timers(turn: Turn, message: TimersFired) -> tuple[Verdict, str]:

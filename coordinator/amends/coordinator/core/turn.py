@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from amends.contracts import Failure
+from amends.contracts import DecodeError, Failure
 from amends.contracts.payloads import Notice
 from amends.coordinator.core.effects import Effect, End, Notify
 from amends.coordinator.core.journal import Entry, JournalRecord, What
@@ -37,7 +37,7 @@ class Verdict(StrEnum):
     """Nothing this saga did can have led to it: worth an operator's look."""
 
 
-class Transition(Struct, frozen=True, eq=False):
+class Transition(Struct, frozen=True, eq=False, gc=False):
     """The outcome of one input.
 
     `snapshot` and `record` are what to commit, or None when there is nothing to store; `effects` are to be carried out
@@ -71,7 +71,7 @@ class Turn:
     """A snapshot being changed. Everything in here is thrown away unless `finish` is called."""
 
     __slots__ = (
-        "aborting", "before", "buffer", "clock", "deadline", "definition", "effects", "entries", "failure", "held", "now",
+        "aborting", "before", "buffer", "deadline", "definition", "effects", "entries", "failure", "held", "now",
         "paused_at", "phase", "policy", "runs", "seen", "sequence", "state", "waived", "watchers",
     )  # fmt: skip
 
@@ -121,7 +121,9 @@ class Turn:
         undoing = on in ("compensation", "undo")
         self.note(What.UNDO_STUCK if undoing else What.STEP_STUCK, run.key, f"{failure.error}: {failure.message}")
         status = RunStatus.UNDO_STUCK if undoing else RunStatus.STUCK
-        return self.change(run, status=status, stuck_on=on, failure=failure, wake_at=None, timeout_at=None)
+        return self.change(
+            run, status=status, stuck_on=on, failure=failure, wake_at=None, timeout_at=None, ended_at=None
+        )
 
     def pivot_run(self) -> StepRun | None:
         pivot = self.definition.pivot
@@ -161,10 +163,17 @@ class Turn:
             self.definition.decoder.decode(state)
         return result, state
 
-    def record(self, message: Any, content_type: str | None = None) -> Recording:
-        """A message as it will go over the wire."""
+    def record(self, message: Any) -> Recording:
+        """A message as it will go over the wire. Raises `UserCodeError` when its receiver could not read it."""
         codec = self.policy.codec
-        return Recording(type(message).__tag__, codec.encode(message), content_type or codec.content_type)
+        try:
+            data = codec.encode(message)
+            codec.decode(data, type(message))
+        except (TypeError, ValueError, OverflowError, DecodeError) as error:
+            problem = error.problem if isinstance(error, DecodeError) else str(error)
+            name = f"{self.definition.saga.__name__}: its {type(message).__name__}"
+            raise UserCodeError(Failure(type(error).__name__, f"{name} cannot be sent: {problem}")) from error
+        return Recording(type(message).__tag__, data, codec.content_type)
 
     # the end
 
@@ -177,9 +186,13 @@ class Turn:
         for watcher in self.watchers:
             self.effects.append(Notify(watcher, Notice(what="ended", version=self.before.version + 1), ""))
 
+    def after(self, wait: timedelta) -> datetime:
+        """The moment that far from now."""
+        return later(self.now, wait)
+
     def resend_at(self, attempt: int, key: str) -> datetime:
         """When a message that was sent for the `attempt`-th time (from 1) is sent again."""
-        return self.now + self.policy.resend.wait(attempt, key)
+        return self.after(self.policy.resend.wait(attempt, key))
 
     def finish(self, commit_id: str, cause: str, verdict: Verdict = Verdict.APPLIED, detail: str = "") -> Transition:
         """The transition, with a snapshot one version further."""
@@ -224,9 +237,18 @@ class Turn:
         return Transition(verdict, snapshot, record, tuple(self.effects), detail)
 
 
-def later(moment: datetime | None, by: timedelta) -> datetime | None:
-    return None if moment is None else moment + by
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
-def earliest(*moments: datetime | None) -> datetime | None:
-    return min((m for m in moments if m is not None), default=None)
+def later(moment: datetime, by: timedelta) -> datetime:
+    """`moment` plus `by`; the end of the calendar for what lies beyond it."""
+    try:
+        return moment + by
+    except OverflowError:
+        return _NEVER
+
+
+def earliest(one: datetime | None, other: datetime | None) -> datetime | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)

@@ -86,7 +86,7 @@ class Definition(Struct, frozen=True, eq=False, kw_only=True, dict=True):
         """
         return decoder_of(self.saga)
 
-    @property
+    @cached_property
     def tag(self) -> str:
         return f"{self.name}.v{self.version}"
 
