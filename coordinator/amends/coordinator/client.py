@@ -16,6 +16,7 @@ from typing_extensions import TypeVar
 
 from amends.brokers import Broker, BrokerUnavailable, Consumer, ConsumerClosed, Outgoing
 from amends.brokers.connect import connect_broker
+from amends.brokers.settings import find_settings
 from amends.contracts import (
     JSON,
     Duration,
@@ -35,7 +36,6 @@ from amends.coordinator.core.journal import JournalRecord
 from amends.coordinator.core.snapshot import Snapshot
 from amends.coordinator.declaration.saga import Saga, definition_of
 from amends.coordinator.outcome import Outcome, StillGoing, UnknownSagaId
-from amends.brokers.settings import find_settings
 from amends.coordinator.store import SagaQuery, SagaStore, SagaSummary
 from amends.coordinator.stores import connect_store
 from amends.coordinator.wire import word

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from amends.brokers import Broker, Consumer, ConsumerClosed, Delivery
 from amends.brokers.connect import connect_broker
+from amends.brokers.settings import find_settings
 from amends.contracts import TransientError
 from amends.coordinator.actors import Actors
 from amends.coordinator.core import Policy
@@ -20,7 +21,6 @@ from amends.coordinator.processor import Decided, Processor
 from amends.coordinator.registry import Registry
 from amends.coordinator.relay import GRACE_S, Relay
 from amends.coordinator.router import SUBSCRIBER, Router
-from amends.brokers.settings import find_settings
 from amends.coordinator.store import SagaStore
 from amends.coordinator.stores import connect_store
 from amends.coordinator.sweeper import Sweeper

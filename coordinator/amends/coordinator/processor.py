@@ -1,7 +1,7 @@
 """The shell around the core: takes a batch of deliveries to committed transitions, sent messages and acknowledgements.
 
-The order is fixed: commit, publish with confirms, acknowledge, clear the outbox with the next commit. Whatever breaks in
-between, the messages are delivered again or the relay sends the outbox; everything downstream recognises duplicates.
+The order is fixed: commit, publish with confirms, acknowledge, clear the outbox with the next commit. Whatever breaks
+in between, the messages are delivered again or the relay sends the outbox; everything downstream recognises duplicates.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ class Processor:
     async def decide(self, deliveries: Sequence[Delivery]) -> Decided:
         """Take a batch through the core and commit what came of it.
 
-        Raises `StoreUnavailable`; then nothing may be acknowledged, and the sagas concerned are dropped from memory, since
-        nobody knows what was stored.
+        Raises `StoreUnavailable`; then nothing may be acknowledged, and the sagas concerned are dropped from memory,
+        since nobody knows what was stored.
         """
         decided = Decided()
         busy: list[Actor] = []

@@ -32,9 +32,10 @@ class Registry:
             versions = self._versions.setdefault(definition.name, {})
             known = versions.setdefault(definition.version, definition)
             if known.saga is not saga:
+                both = f"{_place(saga)} and {_place(known.saga)}"
                 raise UsageError(
-                    f"{saga.__module__}.{saga.__qualname__} and {known.saga.__module__}.{known.saga.__qualname__} are both "
-                    f"{definition.name} version {definition.version}. Give one of them another name= or version="
+                    f"{both} are {definition.name} version {definition.version}. "
+                    "Give one of them another name= or version="
                 )
 
     def __iter__(self) -> Iterator[Definition]:
@@ -54,6 +55,10 @@ class Registry:
     def event_types(self) -> dict[str, type[Event]]:
         """Every event that some loaded saga may wait for, by tag."""
         return {tag: type for definition in self for tag, type in definition.event_types().items()}
+
+
+def _place(saga: type[Any]) -> str:
+    return f"{saga.__module__}.{saga.__qualname__}"
 
 
 def input_hash(saga: str, data: bytes | msgspec.Raw) -> str:

@@ -19,10 +19,10 @@ _LONGEST_WAIT_S: Final = 60.0
 
 
 class Sweeper:
-    """Sweeps the slots that this coordinator owns. It sleeps until the next timer, or until it is told of an earlier one.
+    """Sweeps the slots that this coordinator owns. It sleeps until the next timer, or until one that was set is earlier.
 
-    Timers are leased by store time, and the message that tells of one lines up behind whatever waits in the saga's queue:
-    a reply that was there first is handled first.
+    Timers are leased by store time, and the message that tells of one lines up behind whatever waits in the saga's
+    queue: a reply that was there first is handled first.
     """
 
     def __init__(self, store: SagaStore, broker: Broker) -> None:

@@ -53,8 +53,8 @@ class SyncHandle(Generic[SagaT]):
 class SyncSagaClient:
     """`SagaClient`, for programs without an event loop: the same methods, which block.
 
-    It keeps a loop in a thread of its own between entering and leaving the `with` block; any thread may use it. It takes
-    URLs only, since brokers and stores belong to the loop they were made in.
+    It keeps a loop in a thread of its own between entering and leaving the `with` block; any thread may use it. It
+    takes URLs only, since brokers and stores belong to the loop they were made in.
     """
 
     def __init__(self, *, broker: str | None = None, store: str | None = None, timeout: Duration = 30.0) -> None:

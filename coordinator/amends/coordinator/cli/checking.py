@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from amends.brokers.settings import without_password
 from amends.coordinator.cli.errors import Exit
 from amends.coordinator.cli.options import ASKING, LOCAL, Call, Inbox, Log, LogLevel, command
 from amends.coordinator.cli.output import Output
@@ -15,7 +16,6 @@ from amends.coordinator.declaration.saga import definition_of
 from amends.coordinator.graph import as_dict, dot, mermaid
 from amends.coordinator.lint import lint as lint_saga
 from amends.coordinator.loading import load_saga, load_sagas
-from amends.brokers.settings import without_password
 
 
 class Format(StrEnum):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from amends.brokers.settings import file_of
 from amends.contracts import UsageError
 from amends.coordinator.cli.errors import Exit, Failed
 from amends.coordinator.cli.history import as_of
@@ -27,7 +28,6 @@ from amends.coordinator.declaration.definition import Definition
 from amends.coordinator.declaration.saga import definition_of
 from amends.coordinator.loading import load_sagas
 from amends.coordinator.outcome import UnknownSagaId
-from amends.brokers.settings import file_of
 from amends.coordinator.store import SagaQuery, SagaStore, SagaSummary
 from amends.coordinator.stores import connect_store
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Final, TypeVar, cast
 import typer
 from msgspec import Struct
 
+from amends.brokers.settings import Found, Settings, find_settings
 from amends.coordinator.cli.errors import reporting
 from amends.coordinator.cli.output import Output
 from amends.coordinator.cli.runner import run
-from amends.brokers.settings import Found, Settings, find_settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the trace of errors.")]

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from amends.brokers.connect import connect_broker
+from amends.brokers.settings import Settings, without_password
 from amends.contracts import InternalError, UsageError
 from amends.coordinator.cli.logs import configure_logs
 from amends.coordinator.cli.options import CONNECTED, Call, Inbox, Log, LogLevel, command
@@ -21,7 +22,6 @@ from amends.coordinator.cli.runner import run as run_loop
 from amends.coordinator.coordinator import Coordinator
 from amends.coordinator.declaration.saga import definition_of
 from amends.coordinator.loading import Parts, load_parts
-from amends.brokers.settings import Settings, without_password
 from amends.participants import Participant
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
