@@ -19,7 +19,7 @@ _LONGEST_WAIT_S: Final = 60.0
 
 
 class Sweeper:
-    """Sweeps the slots that this coordinator owns. It sleeps until the next timer, or until one that was set is earlier.
+    """Sweeps the slots that this coordinator owns. It sleeps until the next timer, or until an earlier one is set.
 
     Timers are leased by store time, and the message that tells of one lines up behind whatever waits in the saga's
     queue: a reply that was there first is handled first.
