@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from amends.contracts import Command, Compensation, Event, Rejection, Reply, Signal, UsageError
-from amends.coordinator import Publish, Refused, Saga, Sleep, StillGoing, WaitFor, step
+from amends.contracts import MSGPACK, Command, Compensation, Event, Rejection, Reply, Signal, UsageError
+from amends.coordinator import Policy, Publish, Refused, Saga, Sleep, StillGoing, WaitFor, step
 from amends.coordinator.testing import World
 from amends.participants import Context, Participant, Reject
 
@@ -241,3 +241,14 @@ async def test_a_transactional_handler_writes_into_a_database_of_its_own() -> No
         await world.advance(timedelta(days=3))
         with closing(sqlite3.connect(world.database("hotel"))) as rooms:
             assert rooms.execute("SELECT guest FROM rooms").fetchall() == [("t1",)]
+
+
+async def test_messages_may_travel_as_msgpack() -> None:
+    participant, done = hotel()
+    async with World(Trip, Payer, participant, policy=Policy(codec=MSGPACK)) as world:
+        trip = await world.start(Trip(trip="t1", nights=2), id="t1")
+        lost = await world.start(Trip(trip="t2", nights=2), id="t2")
+        await world.run(Payer(trip="t1"), id="p1")
+        assert (await trip.outcome()).unwrap().ref == "B-t1"
+        assert (await world.finish(lost)).status == "compensated"
+        assert done == ["book t1", "book t2", "unbook t2"]
