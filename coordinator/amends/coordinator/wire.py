@@ -132,7 +132,7 @@ def _undo(effect: SendUndo) -> bytes:
         Undo(
             compensation=msgspec.Raw(effect.undo.data),
             command=_recorded(codec, effect.command),
-            reply=None if effect.reply is None else _recorded(codec, effect.reply),
+            reply=None if effect.reply is None else _recorded_reply(codec, effect.reply),
         )
     )
 
@@ -143,6 +143,16 @@ def _recorded(codec: Codec, recording: Recording) -> Recorded:
     if recording.content_type != codec.content_type:
         data = codec.encode(codec_for(recording.content_type).decode(data, Any))
     return Recorded(recording.type, msgspec.Raw(data))
+
+
+def _recorded_reply(codec: Codec, reply: Recording) -> Recorded | None:
+    """A reply inside data of `codec`; None when what the participant sent is no data at all, which must not spoil the
+    undo: the participant knows best what it did."""
+    try:
+        codec_for(reply.content_type).decode(reply.data, Any)
+    except TerminalError:
+        return None
+    return _recorded(codec, reply)
 
 
 def notice(reply_to: str, saga_id: str, what: Notice, about: str, id: str, now: datetime) -> Outgoing:

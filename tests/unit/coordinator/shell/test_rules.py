@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 from tests.support.faults import FaultyBroker
 from tests.support.rig import Answer, Approve, Charge, Order, Rig, Shop, answer, take
 
@@ -407,6 +408,22 @@ async def test_a_failing_participant_is_asked_again_by_policy_and_then_the_saga_
     await rig.after(20)
     assert tries == [1, 2, 3]
     assert (await rig.snapshot("o-1")).phase is Phase.COMPENSATED
+
+
+async def test_a_reply_that_is_no_data_at_all_leaves_the_saga_stuck_and_does_not_spoil_the_undo() -> None:
+    rig = await Rig().open()
+    await rig.start(Order(), "o-1")
+    await rig.coordinate()
+    (command,) = take(rig.service)
+    assert command.envelope is not None
+    await rig.put(replace(rig.shop.reply(command.envelope).envelope, data=b"{half a reply"))
+    await rig.service.ack([command])
+    await rig.run()
+    assert (await rig.snapshot("o-1")).stuck
+    await rig.control("o-1", Control(action="cancel", reason="cannot be read"))
+    await rig.run()
+    assert (await rig.snapshot("o-1")).phase is Phase.COMPENSATED
+    assert rig.shop.history[-1].startswith("-")
 
 
 async def test_a_publish_the_broker_did_not_confirm_is_not_acknowledged() -> None:
