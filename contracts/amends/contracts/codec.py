@@ -5,7 +5,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from amends.contracts.errors import DecodeError, TerminalError
+from amends.contracts.errors import DecodeError, TerminalError, text_of
 
 T = TypeVar("T")
 
@@ -36,8 +36,10 @@ class JsonCodec:
     def decode(self, data: bytes | msgspec.Raw, type: type[T]) -> T:
         try:
             value: T = self._decoder(type).decode(data)
-        except msgspec.MsgspecError as error:
-            raise DecodeError(_name(type), str(error)) from None
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise DecodeError(_name(type), _problem(error)) from None
         return value
 
 
@@ -53,9 +55,17 @@ class MsgpackCodec:
     def decode(self, data: bytes | msgspec.Raw, type: type[T]) -> T:
         try:
             value: T = self._decoder(type).decode(data)
-        except msgspec.MsgspecError as error:
-            raise DecodeError(_name(type), str(error)) from None
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise DecodeError(_name(type), _problem(error)) from None
         return value
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with the data: as msgspec says it; else it is nested too deep, or a check of its class raised."""
+    said = text_of(error)
+    return said if isinstance(error, msgspec.MsgspecError) else f"{type(error).__name__}: {said}"
 
 
 def _name(type: Any) -> str:

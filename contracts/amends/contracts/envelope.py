@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
 from msgspec import Struct
@@ -157,10 +158,12 @@ _ATTRIBUTES: Final = {
 """Field of `Envelope` -> CloudEvents attribute. Names are lower-case letters and digits, as the standard asks."""
 
 
+@lru_cache(1024)
 def _rfc3339(time: datetime) -> str:
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+@lru_cache(1024)
 def _read_time(text: str) -> datetime:
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:

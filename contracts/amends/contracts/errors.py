@@ -64,4 +64,17 @@ def stack_of(error: BaseException) -> str:
 
     Loggers that render exceptions themselves may print the values of local variables, and with them customers' data.
     """
-    return "".join(traceback.format_exception(error))
+    return writable("".join(traceback.format_exception(error)))
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says, in text that can be stored and sent, whatever the class of the exception does."""
+    try:
+        return writable(str(error))
+    except Exception:
+        return "(its message cannot be read)"
+
+
+def writable(text: str) -> str:
+    """`text` with its lone surrogates, which no encoding can write, as escapes."""
+    return text.encode(errors="backslashreplace").decode()

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any, Generic, Self, overload
+from typing import Any, Generic, Self, TypeAlias, overload
 
 import msgspec
 from typing_extensions import TypeVar
 
-from amends.brokers import Broker, BrokerUnavailable, Consumer, ConsumerClosed, Outgoing
+from amends.brokers import Broker, BrokerUnavailable, Consumer, ConsumerClosed, Delivery, Outgoing
 from amends.brokers.connect import connect_broker
 from amends.brokers.settings import find_settings
 from amends.contracts import (
@@ -43,6 +43,11 @@ from amends.coordinator.wire import word
 SagaT = TypeVar("SagaT", bound=Saga, default=Saga)
 
 _SOURCE = "/amends/client"
+
+_Asked: TypeAlias = tuple[str, str]
+"""A question of ours: the saga it went to, and the id of the message, which is the caller's own choice."""
+
+_Post: TypeAlias = tuple[Outgoing, asyncio.Future[None]]
 
 _RECHECK_S = 10.0
 """How often a waiting client looks into the store by itself, should the word of the end have been lost."""
@@ -116,10 +121,10 @@ class SagaClient:
         self._timeout_s = as_timedelta(timeout, "timeout").total_seconds()
         self._name = secrets.token_hex(8)
         self._numbers = count(1)
-        self._answers: dict[str, asyncio.Future[Notice]] = {}
+        self._answers: defaultdict[_Asked, list[asyncio.Future[Notice]]] = defaultdict(list)
         self._ends: defaultdict[str, list[asyncio.Event]] = defaultdict(list)
         self._watched: set[str] = set()
-        self._posts: list[tuple[Outgoing, asyncio.Future[None]]] = []
+        self._posts: list[_Post] = []
         self._poster: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._consumer: Consumer | None = None
@@ -146,8 +151,9 @@ class SagaClient:
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
-        for future in self._answers.values():
-            future.cancel()
+        for waiting in self._answers.values():
+            for future in waiting:
+                future.cancel()
         if self._poster is not None:
             await asyncio.gather(self._poster, return_exceptions=True)
         if self._consumer is not None:
@@ -400,32 +406,41 @@ class SagaClient:
         try:
             while self._posts:
                 posts, self._posts = self._posts, []
-                try:
-                    await self._broker.publish([message for message, _ in posts])
-                except Exception as error:
-                    for _, posted in posts:
-                        posted.set_exception(error)
-                else:
-                    for _, posted in posts:
-                        posted.set_result(None)
+                await self._publish(posts)
         finally:
             self._poster = None
+
+    async def _publish(self, posts: Sequence[_Post]) -> None:
+        try:
+            await self._broker.publish([message for message, _ in posts])
+        except Exception as error:
+            if len(posts) > 1 and not isinstance(error, TransientError):
+                # one of them cannot be sent: that is not the fault of the others
+                for post in posts:
+                    await self._publish([post])
+                return
+            for _, posted in posts:
+                posted.set_exception(error)
+        else:
+            for _, posted in posts:
+                posted.set_result(None)
 
     async def _ask(self, saga_id: str, kind: Kind, type: str, data: bytes, id: str | None = None) -> Notice:
         """Send a word to a saga and wait for the coordinator's. Raises `Refused` and `NoAnswer`."""
         message = self._message(saga_id, kind, type, data, id)
-        message_id = message.envelope.id
-        future = self._answers.get(message_id)
-        if future is None:
-            future = self._answers[message_id] = asyncio.get_running_loop().create_future()
+        asked: _Asked = (saga_id, message.envelope.id)
+        future: asyncio.Future[Notice] = asyncio.get_running_loop().create_future()
+        self._answers[asked].append(future)
         try:
             await self._post(message)
             async with asyncio.timeout(self._timeout_s):
-                answer = await asyncio.shield(future)
+                answer = await future
         except TimeoutError:
             raise NoAnswer(saga_id, self._timeout_s) from None
         finally:
-            self._answers.pop(message_id, None)
+            self._answers[asked].remove(future)
+            if not self._answers[asked]:
+                del self._answers[asked]
         if answer.what == "refused":
             raise Refused(saga_id, answer.code, answer.problem)
         return answer
@@ -436,8 +451,10 @@ class SagaClient:
             try:
                 deliveries = await consumer.receive()
                 for delivery in deliveries:
-                    if delivery.envelope is not None:
-                        self._heard(delivery.envelope)
+                    try:
+                        self._heard(delivery)
+                    except TerminalError as error:
+                        await consumer.dead_letter(delivery, "undecodable", str(error))
                 await consumer.ack(deliveries)
                 wait = 0.1
             except ConsumerClosed:
@@ -446,15 +463,18 @@ class SagaClient:
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, 5.0)
 
-    def _heard(self, envelope: Envelope) -> None:
+    def _heard(self, delivery: Delivery) -> None:
+        envelope = delivery.envelope
+        if envelope is None:
+            raise TerminalError(delivery.problem)
         notice = JSON.decode(envelope.data, Notice)
         if notice.what == "ended":
             for event in self._ends.get(envelope.subject, ()):
                 event.set()
             return
-        future = self._answers.get(envelope.causation_id)
-        if future is not None and not future.done():
-            future.set_result(notice)
+        for future in self._answers.get((envelope.subject, envelope.causation_id), ()):
+            if not future.done():
+                future.set_result(notice)
 
 
 def read_state(snapshot: Snapshot, type: type[SagaT] | None) -> SagaT:

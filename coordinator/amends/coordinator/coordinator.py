@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import structlog
@@ -133,13 +133,21 @@ class Engine:
         self._stopping = False
 
     async def open(self) -> None:
-        """Take part: check the shard map, fetch parked messages, and ask the broker for shards and events."""
+        """Take part: check the shard map, fetch parked messages, and ask the broker for shards and events.
+
+        When that fails, what was opened is closed again: shards that nobody works on would be kept from the others.
+        """
         await self.store.adopt(self.broker.shard_map)
-        self.consumer = await self.broker.consume_shards(self._own)
-        types = sorted(self._registry.event_types())
-        if types:
-            self.events = await self.broker.subscribe(SUBSCRIBER, types)
-        await self.unpark()
+        try:
+            self.consumer = await self.broker.consume_shards(self._own)
+            types = sorted(self._registry.event_types())
+            if types:
+                self.events = await self.broker.subscribe(SUBSCRIBER, types)
+            await self.unpark()
+        except BaseException:
+            with suppress(TransientError):
+                await self._close_consumers()
+            raise
 
     def _own(self, shards: frozenset[int]) -> None:
         if shards != self.shards:
@@ -274,11 +282,14 @@ class Engine:
             await asyncio.wait(self._finishing)
         try:
             await self.processor.flush()
-            for consumer in (self.consumer, self.events):
-                if consumer is not None:
-                    await consumer.close()
+            await self._close_consumers()
         except TransientError as error:
             log.warning("stopped while the store or the broker was away; the next run goes on", problem=str(error))
+
+    async def _close_consumers(self) -> None:
+        for consumer in (self.consumer, self.events):
+            if consumer is not None:
+                await consumer.close()
 
     async def kill(self) -> None:
         """Stop at once, wherever it stands: what a crash of the process would leave. For tests."""

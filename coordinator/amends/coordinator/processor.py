@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
+import msgspec
 import structlog
 from msgspec import Struct
 
 from amends.brokers import Broker, Consumer, Delivery, Outgoing
 from amends.contracts import JSON, Envelope, Kind, TerminalError, UnknownTypeError, UsageError, slot_of
-from amends.contracts.errors import stack_of
+from amends.contracts.errors import stack_of, text_of
 from amends.contracts.names import check_saga_id, is_address, slot_address
 from amends.contracts.payloads import Notice, Start
 from amends.coordinator.actors import Actor, Actors
@@ -46,6 +47,12 @@ log = structlog.get_logger("amends.coordinator")
 
 COMMIT_TRIES: Final = 3
 """How often a commit of unknown outcome is repeated, under its own commit id, before its deliveries are given back."""
+
+_ASKING: Final = (Kind.START, Kind.SIGNAL, Kind.CONTROL)
+"""Messages whose senders wait for an answer."""
+
+_UNWRITABLE: Final = (TypeError, ValueError, OverflowError, msgspec.MsgspecError)
+"""What encoding raises: it is about the data of one commit, not about the store."""
 
 
 class Letter(Struct, frozen=True, eq=False):
@@ -183,16 +190,7 @@ class Processor:
             try:
                 pending = self._apply(actor, letter, now, decided, fresh=id(actor) in fresh)
             except Exception as error:
-                # a bug, of ours or in a saga's class: this one message must not stop the others
-                log.error(
-                    "a message could not be processed",
-                    saga_id=actor.saga_id,
-                    message_id=letter.envelope.id,
-                    stack=stack_of(error),
-                )
-                decided.dead.append(Dead(letter.delivery, "internal-error", f"{type(error).__name__}: {error}"))
-                actor.mailbox.popleft()
-                actor.forget()
+                self._give_up(actor, letter, error, decided)
                 continue
             if pending is not None:
                 commits.append((actor, letter, *pending))
@@ -327,6 +325,10 @@ class Processor:
         commits = [commit for _, _, commit, _ in pending]
         try:
             results = await self._commit_surely(commits, cleared)
+        except _UNWRITABLE as error:
+            self._cleared.extend(cleared)
+            await self._single_out(pending, error, decided)
+            return
         except BaseException:
             self._cleared.extend(cleared)
             raise
@@ -350,6 +352,32 @@ class Processor:
                 self._on_wake(due)
             if result.verdict is Verdict.UNEXPECTED:
                 log.warning("unexpected message", saga_id=snapshot.id, detail=result.detail)
+
+    async def _single_out(
+        self, pending: list[tuple[Actor, Letter, Commit, Transition]], error: Exception, decided: Decided
+    ) -> None:
+        """One of these commits cannot be written: it takes its own message to the dead letters, and nobody else's."""
+        if len(pending) > 1:
+            for one in pending:
+                await self._commit([one], decided)
+            return
+        actor, letter, _, _ = pending[0]
+        self._give_up(actor, letter, error, decided)
+
+    def _give_up(self, actor: Actor, letter: Letter, error: Exception, decided: Decided) -> None:
+        """A bug, of ours or in a saga's class, over one message: it must not stop the others."""
+        log.error(
+            "a message could not be processed",
+            saga_id=actor.saga_id,
+            message_id=letter.envelope.id,
+            stack=stack_of(error),
+        )
+        problem = f"{type(error).__name__}: {text_of(error)}"
+        decided.dead.append(Dead(letter.delivery, "internal-error", problem))
+        if letter.envelope.kind in _ASKING:
+            self._reply(letter.envelope, Notice(what="refused", code="internal-error", problem=problem), decided)
+        actor.mailbox.popleft()
+        actor.forget()
 
     async def _commit_surely(self, commits: list[Commit], cleared: list[OutboxKey]) -> Sequence[CommitResult]:
         """Commit; when the outcome is unknown, ask again under the same commit ids, which the store recognises."""
@@ -392,7 +420,7 @@ class Processor:
 
     def _refuse(self, delivery: Delivery, envelope: Envelope, code: str, problem: str, decided: Decided) -> None:
         """Tell whoever asked; what nobody waits for goes to the dead letters."""
-        if envelope.reply_to is not None and envelope.kind in (Kind.START, Kind.SIGNAL, Kind.CONTROL):
+        if envelope.reply_to is not None and envelope.kind in _ASKING:
             self._reply(envelope, Notice(what="refused", code=code, problem=problem), decided)
             decided.handled.append(delivery)
         else:

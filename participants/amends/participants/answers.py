@@ -20,6 +20,7 @@ from amends.contracts import (
     ReplyOutcome,
     codec_for,
 )
+from amends.contracts.errors import text_of
 from amends.contracts.payloads import Done
 from amends.participants.errors import BrokenPromise, Reject
 from amends.participants.handlers import Handler
@@ -66,7 +67,7 @@ def failed(handler: Handler, error: BaseException, content_type: str) -> Perform
     """What a handler did that was given up: nobody knows."""
     outcome = ReplyOutcome.UNDO_FAILED if handler.compensates else ReplyOutcome.FAILED
     codec = codec_for(content_type)
-    failure = Failure(type(error).__name__, str(error)[:_MESSAGE_LIMIT])
+    failure = Failure(type(error).__name__, text_of(error)[:_MESSAGE_LIMIT])
     return Performed(outcome, Recording(Failure.__tag__, codec.encode(failure), codec.content_type))
 
 

@@ -46,6 +46,10 @@ class Performer:
                 return self._rejected(incoming, handler, reject)
             except BrokenPromise as error:
                 return self.give_up(incoming, handler, error)
+            except asyncio.CancelledError as error:
+                if _is_being_cancelled():
+                    raise
+                raise _cancelled_within(handler) from error
 
         try:
             context = self._reader.context(incoming, claimed)
@@ -68,6 +72,8 @@ class Performer:
             return self._rejected(incoming, handler, reject)
         except BrokenPromise as error:
             return self.give_up(incoming, handler, error)
+        except asyncio.CancelledError as error:
+            raise _cancelled_within(handler) from error
 
     def give_up(self, incoming: Incoming, handler: Handler, error: Exception) -> Performed:
         """The outcome of a handler that is not tried again; says so in the log."""
@@ -101,9 +107,10 @@ class Performer:
     async def _call(self, incoming: Incoming, handler: Handler, context: Context[Any]) -> Any:
         arguments = _arguments(incoming, handler, context)
         if self.in_thread(handler):
-            call = contextvars.copy_context().run
-            loop = asyncio.get_running_loop()
-            result = await loop.run_in_executor(self._threads, call, _stoppable, handler.function, arguments)
+            variables = contextvars.copy_context()
+            result = await asyncio.get_running_loop().run_in_executor(
+                self._threads, lambda: variables.run(_stoppable, handler.function, arguments)
+            )
         elif handler.timeout_s is not None:
             async with asyncio.timeout(handler.timeout_s):
                 return await handler.function(*arguments)
@@ -122,6 +129,16 @@ def _stoppable(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     except StopIteration as error:
         # no future can carry it
         raise RuntimeError("the handler raised StopIteration") from error
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _cancelled_within(handler: Handler) -> RuntimeError:
+    """Nobody broke the handler off: what it waited for was cancelled. That is a failure like any other."""
+    return RuntimeError(f"{handler.where} raised CancelledError, as a task or future that it awaits was cancelled")
 
 
 def _dispose(awaitable: Any) -> None:

@@ -73,6 +73,25 @@ def test_rubbish_is_a_decode_error_and_nothing_else(codec: Codec, data: bytes) -
         codec.decode(data, Placed)
 
 
+@pytest.mark.parametrize(("codec", "data"), [(JSON, b"[" * 5000 + b"]" * 5000), (MSGPACK, b"\x91" * 5000 + b"\xc0")])
+def test_data_nested_too_deep_is_a_decode_error_like_any_other(codec: Codec, data: bytes) -> None:
+    with pytest.raises(DecodeError, match="RecursionError"):
+        codec.decode(data, dict[str, str] | list[object])
+
+
+@BOTH
+def test_what_a_class_does_not_accept_is_a_decode_error_whatever_it_raises(codec: Codec) -> None:
+    class Counted(Event):
+        count: int
+
+        def __post_init__(self) -> None:
+            assert self.count > 0, "count what is there"
+
+    data = codec.encode({"$type": Counted.__tag__, "count": 0})
+    with pytest.raises(DecodeError, match="AssertionError: count what is there"):
+        codec.decode(data, Counted)
+
+
 def test_types_without_a_tag_are_called_by_their_names() -> None:
     with pytest.raises(DecodeError, match=r"^Line: "):
         JSON.decode(b"[]", Line)

@@ -823,3 +823,60 @@ async def test_what_does_not_pass_ends_the_run(open_desk: OpenDesk, inventory: P
         await desk.runner.run()
     assert logs[-1]["event"] == "the participant cannot go on"
     assert desk.medium.pending == 1
+
+
+# handlers that fail in odd ways
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(ValueError("file \udcff"), "file \\udcff"), (Mute(), "(its message cannot be read)")]
+)
+async def test_error_whose_text_cannot_be_sent_is_a_failure_like_any_other(
+    open_desk: OpenDesk, inventory: Participant, error: Exception, told: str, transactional: bool
+) -> None:
+    @inventory.action(
+        Reserve, transactional=transactional, retry=tenacity.AsyncRetrying(stop=tenacity.stop_after_attempt(1))
+    )
+    def reserve(command: Reserve) -> Reserved:
+        raise error
+
+    desk = await open_desk(inventory, file=True)
+    answer = await desk.answer(desk.command(LAMP))
+    assert answer.outcome is ReplyOutcome.FAILED
+    assert data_of(answer, Failure) == Failure(type(error).__name__, told)
+
+
+async def test_handler_whose_own_future_was_cancelled_has_failed_and_is_tried_again(
+    open_desk: OpenDesk, inventory: Participant
+) -> None:
+    tries = 0
+
+    @inventory.action
+    async def reserve(command: Reserve) -> Reserved:
+        nonlocal tries
+        tries += 1
+        waiting = asyncio.get_running_loop().create_future()
+        waiting.cancel()
+        await waiting
+        return Reserved(reservation="never")
+
+    desk = await open_desk(inventory)
+    answer = await desk.answer(desk.command(LAMP))
+    assert (answer.outcome, tries) == (ReplyOutcome.FAILED, 3)
+    assert "raised CancelledError" in data_of(answer, Failure).message
+
+
+async def test_transactional_handler_that_raises_a_cancellation_has_failed(
+    open_desk: OpenDesk, inventory: Participant
+) -> None:
+    @inventory.action(Reserve, transactional=True)
+    def reserve(command: Reserve) -> Reserved:
+        raise asyncio.CancelledError
+
+    desk = await open_desk(inventory, file=True)
+    assert await desk.outcome(desk.command(LAMP)) is ReplyOutcome.FAILED

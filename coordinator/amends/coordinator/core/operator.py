@@ -117,7 +117,14 @@ def _retry(turn: Turn, run: StepRun) -> None:
             settle(turn, run)
         case _:
             timeout_at = None if plan.timeout is None else turn.after(plan.timeout)
-            send_command(turn, replace(run, failures=0, heard=run.sent, stuck_on="", timeout_at=timeout_at))
+            # a refusal is recorded for this wording: only another one is looked at anew
+            revision = run.revision if run.reply is None else run.revision + 1
+            send_command(
+                turn,
+                replace(
+                    run, failures=0, heard=run.sent, stuck_on="", timeout_at=timeout_at, revision=revision, reply=None
+                ),
+            )
 
 
 def skip(turn: Turn, word: SkipStep) -> Answer:

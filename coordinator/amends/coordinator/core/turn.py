@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from amends.contracts import DecodeError, Failure
+from amends.contracts.errors import text_of
 from amends.contracts.payloads import Notice
 from amends.coordinator.core.effects import Effect, End, Notify
 from amends.coordinator.core.journal import Entry, JournalRecord, What
@@ -148,7 +149,7 @@ class Turn:
             result, state = self.try_call(method, run, role, *arguments)
         except Exception as error:
             where = f"{self.definition.saga.__name__}.{getattr(method, '__name__', role)}"
-            raise UserCodeError(Failure(type(error).__name__, f"{where}: {error}")) from error
+            raise UserCodeError(Failure(type(error).__name__, f"{where}: {text_of(error)}")) from error
         self.state = state
         return result
 

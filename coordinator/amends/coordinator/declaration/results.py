@@ -11,6 +11,7 @@ from typing_extensions import TypeVar
 
 from amends.contracts import Command, Duration, Event, Signal, UsageError, as_timedelta
 from amends.contracts.annotations import shown
+from amends.contracts.errors import writable
 
 A_co = TypeVar("A_co", bound=Event | Signal, covariant=True)
 
@@ -100,9 +101,12 @@ class Publish(Struct, frozen=True):
 
 
 class Skip(Struct, frozen=True):
-    """Leave this step out, this time. There will be nothing to undo."""
+    """Leave this step out, this time. There will be nothing to undo. `reason` is kept in the journal."""
 
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        _check_reason("Skip", self.reason)
 
     if TYPE_CHECKING:
         # nothing comes back, so `ChargeCard | Skip` yields and rejects what ChargeCard does
@@ -114,6 +118,15 @@ class Compensate(Struct, frozen=True):
     """Go back: undo what was done. The class itself will do where there is no reason to give."""
 
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        _check_reason("Compensate", self.reason)
+
+
+def _check_reason(what: str, reason: object) -> None:
+    """It goes into snapshot and journal, which could not be read back with anything but text."""
+    if not isinstance(reason, str) or writable(reason) != reason:
+        raise UsageError(f"{what}({reason!r}): the reason is no text that can be stored. Give a str")
 
 
 StepResult: TypeAlias = Command[Any, Any] | WaitFor[Any] | Sleep | Publish | Skip | None

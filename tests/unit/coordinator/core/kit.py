@@ -225,7 +225,7 @@ class Play:
         said: Message | Failure | Done | Recording | None = None,
         *,
         attempt: int | None = None,
-        revision: int = 0,
+        revision: int | None = None,
         incarnation: str | None = None,
     ) -> Verdict:
         run = self.snapshot.runs.get(f"{step}#0")
@@ -237,7 +237,7 @@ class Play:
                 incarnation=incarnation or self.snapshot.incarnation,
                 outcome=outcome,
                 recording=said if isinstance(said, Recording) else recording(said),
-                revision=revision,
+                revision=(run.revision if run else 0) if revision is None else revision,
                 attempt=(run.sent if run else 1) if attempt is None else attempt,
             )
         )

@@ -21,7 +21,7 @@ from tests.unit.coordinator.core.kit import (
 from amends.contracts import Failure, ReplyOutcome
 from amends.coordinator import Saga, step
 from amends.coordinator.core import Phase, RunStatus, Verdict
-from amends.coordinator.core.effects import SendSettle, SendUndo
+from amends.coordinator.core.effects import SendCommand, SendSettle, SendUndo
 from amends.coordinator.core.journal import What
 from amends.coordinator.core.snapshot import Recording
 
@@ -104,6 +104,30 @@ def test_a_retry_sends_a_stuck_command_again_and_counts_its_failures_afresh() ->
     assert (play.run("ship").failures, play.run("ship").stuck_on) == (0, "")
     play.done("ship")
     assert play.run("pack").status is RunStatus.STUCK
+
+
+def test_a_retry_of_what_was_refused_is_a_new_revision_since_the_refusal_of_the_old_one_is_recorded() -> None:
+    play = behind()
+    play.retry("ship")
+    assert play.effect(SendCommand).revision == 1
+    assert play.run("ship").reply is None
+    assert play.rejected("ship", NoRoute(), revision=0) is Verdict.LATE
+    assert play.rejected("ship", NoRoute()) is Verdict.APPLIED
+    assert play.run("ship").status is RunStatus.STUCK
+    play.retry("ship")
+    assert play.effect(SendCommand).revision == 2
+    play.done("ship")
+    assert play.run("ship").status is RunStatus.DONE
+
+
+def test_a_retry_of_what_failed_keeps_its_revision() -> None:
+    play = Play(Order())
+    play.done("reserve", Reserved())
+    play.done("charge", Charged())
+    play.in_doubt("ship")
+    assert play.run("ship").status is RunStatus.STUCK
+    play.retry("ship")
+    assert play.effect(SendCommand).revision == 0
 
 
 def test_a_retry_without_a_step_is_of_all_that_are_stuck() -> None:

@@ -28,7 +28,7 @@ from tests.unit.coordinator.core.kit import (
 )
 
 from amends.contracts import MSGPACK, Failure, ReplyOutcome
-from amends.coordinator import Publish, Saga, Skip, Sleep, step
+from amends.coordinator import Compensate, Publish, Saga, Skip, Sleep, step
 from amends.coordinator.core import DoesNotFit, Phase, RunStatus, Verdict
 from amends.coordinator.core.journal import What
 from amends.coordinator.core.snapshot import Recording
@@ -484,3 +484,59 @@ def test_a_snapshot_of_another_shape_is_refused() -> None:
     play.definition = definition_of(Curious)
     with pytest.raises(DoesNotFit, match="Give the changed saga version=2"):
         play.cancel()
+
+
+# what cannot be stored
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(ValueError("file \udcff"), "file \\udcff"), (Mute(), "(its message cannot be read)")]
+)
+def test_an_exception_whose_text_cannot_be_stored_leaves_the_step_stuck(error: Exception, told: str) -> None:
+    class Cursed(Saga):
+        @step(readonly=True)
+        def rate(self) -> Rate:
+            raise error
+
+    play = Play(Cursed())
+    assert play.run("rate").status is RunStatus.STUCK
+    assert play.problem("rate") == f"Cursed.rate: {told}"
+
+
+@pytest.mark.parametrize("reason", [None, 5, "file \udcff"])
+def test_a_skip_for_a_reason_that_cannot_be_stored_leaves_the_step_stuck(reason: Any) -> None:
+    class Careless(Saga):
+        @step(readonly=True)
+        def rate(self) -> Rate | Skip:
+            return Skip(reason)
+
+    play = Play(Careless())
+    assert play.run("rate").status is RunStatus.STUCK
+    assert "the reason is no text that can be stored" in play.problem("rate")
+
+
+@pytest.mark.parametrize("reason", [5, "file \udcff"])
+def test_a_compensate_for_a_reason_that_cannot_be_stored_goes_back_without_it(reason: Any) -> None:
+    class Careless(Saga):
+        @step
+        def reserve(self) -> Reserve:
+            return Reserve()
+
+        @reserve.on_rejection
+        def sold_out(self, no: SoldOut) -> Compensate:
+            return Compensate(reason)
+
+        @reserve.compensation
+        def release(self) -> Release:
+            return Release()
+
+    play = Play(Careless())
+    play.rejected("reserve", SoldOut())
+    assert play.phase() is Phase.COMPENSATED
+    assert play.snapshot.failure is not None
+    assert play.snapshot.failure.error == SoldOut.__tag__
