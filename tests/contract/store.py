@@ -649,6 +649,13 @@ class SagaStoreContract(ABC):
         assert messages(await store.unpark("place-order", 1, 10)) == [message("a"), message("b")]
         assert messages(await store.unpark("place-order", 2, 10)) == []
 
+    async def test_a_message_parked_anew_while_it_is_on_its_way_out_is_kept(self, store: SagaStore) -> None:
+        await store.park([Parked("place-order", 1, message("a"), "first")])
+        on_its_way = await store.unpark("place-order", 1, 10)
+        await store.park([Parked("place-order", 1, message("a"), "second")])
+        await store.parked_sent(on_its_way)
+        assert [one.key for one in await store.unpark("place-order", 1, 10)] == ["second"]
+
     async def test_parking_nothing_and_sending_what_is_not_parked_do_nothing(self, store: SagaStore) -> None:
         await store.park([])
         await store.parked_sent([])

@@ -335,6 +335,10 @@ class SqliteFile:
 
     def _abort(self, error: BaseException) -> None:
         """Give up on all that is pending: the trouble is with the file, not with a job."""
+        # an open transaction would keep the write lock from everybody
+        with suppress(sqlite3.Error):
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
         failed, self._pending = self._pending, []
         for item in failed:
             item.fail(error)

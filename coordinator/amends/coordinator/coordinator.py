@@ -125,6 +125,7 @@ class Engine:
             on_wake=self.sweeper.expect,
         )
         self.shards: frozenset[int] = frozenset()
+        self._gained = asyncio.Event()
         self.consumer: Consumer | None = None
         self.events: Consumer | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -152,6 +153,8 @@ class Engine:
     def _own(self, shards: frozenset[int]) -> None:
         if shards != self.shards:
             log.info("shards", held=len(shards), of=self.broker.shard_map.shards)
+        if shards - self.shards:
+            self._gained.set()
         self.shards = shards
         slots = [self.broker.shard_map.slots_of(shard) for shard in sorted(shards)]
         self.processor.own(shards)
@@ -168,11 +171,26 @@ class Engine:
                 sent += len(parked)
         return sent
 
+    async def _fetch_parked(self) -> None:
+        """Whoever had the shards that are new here may have parked what it could not handle."""
+        trouble = Trouble("fetching parked messages")
+        while True:
+            await self._gained.wait()
+            self._gained.clear()
+            try:
+                await self.unpark()
+                trouble.over()
+            except Exception as error:
+                trouble.report(error)
+                self._gained.set()
+                await asyncio.sleep(trouble.next_wait())
+
     async def start(self) -> None:
         """Open, and work in the background."""
         await self.open()
         assert self.consumer is not None
         jobs = [
+            self._fetch_parked(),
             self._consume(self.consumer),
             self.sweeper.run(Trouble("the timer sweep").report),
             self.relay.run(Trouble("the outbox relay").report),

@@ -413,7 +413,8 @@ class Processor:
         actor.mailbox.popleft()
         log.error("a message waits until a fitting saga version is loaded", saga_id=actor.saga_id, problem=problem)
         message = Outgoing(slot_address(slot_of(actor.saga_id)), letter.envelope)
-        decided.parked.append(Parked(snapshot.saga, snapshot.definition_version, message))
+        # a key of its own: an earlier parking of the same message may be on its way out at this moment
+        decided.parked.append(Parked(snapshot.saga, snapshot.definition_version, message, self._ids.next()))
         decided.handled.append(letter.delivery)
         if not isinstance(letter.content, Start):
             self._reply(letter.envelope, Notice(what="accepted", problem=f"kept for later: {problem}"), decided)

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from amends.brokers import Broker, Outgoing, ShardMap
 from amends.contracts import TerminalError, TransientError
@@ -107,11 +108,20 @@ class DueSaga(Struct, frozen=True):
 
 
 class Parked(Struct, frozen=True, eq=False):
-    """A message put aside because the definition version of its saga is not loaded by the coordinator that got it."""
+    """A message put aside because the definition version of its saga is not loaded by the coordinator that got it.
+
+    `key` names it; without one, that is the message's id. A message that is parked anew needs a new key: the old one may
+    just be on its way out.
+    """
 
     saga: str
     definition_version: int
     message: Outgoing
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            force_setattr(self, "key", self.message.envelope.id)
 
 
 Order = Literal["newest", "oldest"]
@@ -199,7 +209,7 @@ class SagaStore(Protocol):
         ...
 
     async def park(self, parked: Sequence[Parked]) -> None:
-        """Put messages aside durably. Parking a message of the same id and saga again changes nothing."""
+        """Put messages aside durably. Parking a key of the same saga name again changes nothing."""
         ...
 
     async def unpark(self, saga: str, definition_version: int, limit: int) -> Sequence[Parked]:

@@ -244,20 +244,21 @@ class Member:
 
     # --- shards ---
 
-    def settle(self) -> asyncio.Future[set[Peer]]:
+    def settle(self) -> asyncio.Future[Any]:
         """Give up the shards that others should have, and take those that are free for consumers here."""
 
-        def settle(db: sqlite3.Connection) -> set[Peer]:
+        def settle(db: sqlite3.Connection) -> tuple[set[Peer], list[tuple[EmbeddedConsumer, frozenset[int]]]]:
             gives, _ = self._moves(db)
             for consumer, shard in gives:
                 tables.give_up(db, consumer.id, shard, consumer.in_hand(shard_queue(shard)))
             for consumer, shard in self._moves(db)[1]:
                 tables.take_over(db, consumer.id, shard)
-            return self.peers_at(db, [tables.SHARDS])
+            held = [(consumer, tables.shards_of(db, consumer=consumer.id)) for consumer in self._shard_consumers()]
+            return self.peers_at(db, [tables.SHARDS]), held
 
-        def after(peers: set[Peer]) -> None:
-            for consumer in self._shard_consumers():
-                shards = self.file.read(partial(tables.shards_of, consumer=consumer.id))
+        def after(result: tuple[set[Peer], list[tuple[EmbeddedConsumer, frozenset[int]]]]) -> None:
+            peers, held = result
+            for consumer, shards in held:
                 if shards != consumer.shards:
                     consumer.hold_shards(shards)
                     self.refill(consumer)

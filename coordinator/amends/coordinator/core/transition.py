@@ -120,12 +120,19 @@ _WORDS = (SignalReceived, EventReceived, Cancel, Pause, Resume, RetryStep, SkipS
 def _apply(turn: Turn, message: AnyInput) -> tuple[Verdict, str]:
     if not isinstance(message, _WORDS):
         return _decide(turn, message)
-    if message.message_id in turn.seen:
+    if _identity(message) in turn.seen:
         return Verdict.DUPLICATE, "it was received before"
     verdict, detail = _decide(turn, message)
     if verdict is Verdict.APPLIED:
-        turn.seen = (*turn.seen, message.message_id)
+        turn.seen = (*turn.seen, _identity(message))
     return verdict, detail
+
+
+def _identity(message: AnyInput) -> str:
+    """What a word is known again by. Whoever names events after an order gives events of several types one id."""
+    if isinstance(message, SignalReceived | EventReceived):
+        return f"{message.recording.type} {message.message_id}"
+    return message.message_id
 
 
 def _decide(turn: Turn, message: AnyInput) -> tuple[Verdict, str]:
@@ -194,7 +201,7 @@ def _while_paused(turn: Turn, message: AnyInput) -> tuple[Verdict, str]:
             return Verdict.REFUSED, "it is paused: resume it first"
         case _:
             kept = encode_input(message)
-            if any(decode_input(held).message_id == message.message_id for held in turn.held):
+            if any(_identity(decode_input(held)) == _identity(message) for held in turn.held):
                 return Verdict.DUPLICATE, "it is kept for the resume already"
             turn.held = (*turn.held, kept)
             turn.note(What.HELD, "", type(message).__name__)

@@ -191,13 +191,13 @@ class MemoryStore:
         with self._operation("park"):
             for one in parked:
                 value = (one.definition_version, _PACK.encode(one.message))
-                self._parked.setdefault((one.saga, one.message.envelope.id), value)
+                self._parked.setdefault((one.saga, one.key), value)
 
     async def unpark(self, saga: str, definition_version: int, limit: int) -> Sequence[Parked]:
         with self._operation("unpark"):
             found = [
-                Parked(name, version, _MESSAGE.decode(body))
-                for (name, _), (version, body) in self._parked.items()
+                Parked(name, version, _MESSAGE.decode(body), key)
+                for (name, key), (version, body) in self._parked.items()
                 if name == saga and version == definition_version
             ]
             return found[:limit]
@@ -205,7 +205,7 @@ class MemoryStore:
     async def parked_sent(self, parked: Sequence[Parked]) -> None:
         with self._operation("parked_sent"):
             for one in parked:
-                self._parked.pop((one.saga, one.message.envelope.id), None)
+                self._parked.pop((one.saga, one.key), None)
 
     async def journal(self, saga_id: str) -> Sequence[JournalRecord]:
         with self._operation("journal"):

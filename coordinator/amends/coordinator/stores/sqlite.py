@@ -72,13 +72,13 @@ _WAITING: Final = """
     SELECT id FROM saga_interests JOIN saga_instances USING (instance)
     WHERE event_type = ? AND names = ? AND "values" = ?"""
 
-_PARK: Final = Rows("INSERT OR IGNORE INTO saga_parked (saga, definition_version, message_id, body)", 4)
+_PARK: Final = Rows("INSERT OR IGNORE INTO saga_parked (saga, definition_version, key, body)", 4)
 _UNPARK: Final = """
-    SELECT message_id, body FROM saga_parked WHERE saga = ? AND definition_version = ? ORDER BY seq LIMIT ?"""
+    SELECT key, body FROM saga_parked WHERE saga = ? AND definition_version = ? ORDER BY seq LIMIT ?"""
 _PARKED_SENT: Final = """
     DELETE FROM saga_parked WHERE seq IN (
-        SELECT p.seq FROM json_each(?) AS key CROSS JOIN saga_parked AS p
-        WHERE p.saga = json_extract(key.value, '$[0]') AND p.message_id = json_extract(key.value, '$[1]'))"""
+        SELECT p.seq FROM json_each(?) AS sent CROSS JOIN saga_parked AS p
+        WHERE p.saga = json_extract(sent.value, '$[0]') AND p.key = json_extract(sent.value, '$[1]'))"""
 
 _JOURNAL: Final = """
     SELECT j.body FROM saga_journal j JOIN saga_instances i USING (instance) WHERE i.id = ? ORDER BY j.version"""
@@ -249,19 +249,19 @@ class SqliteStore:
         return self._read(job)
 
     async def park(self, parked: Sequence[Parked]) -> None:
-        rows = [(p.saga, p.definition_version, p.message.envelope.id, _PACK.encode(p.message)) for p in parked]
+        rows = [(p.saga, p.definition_version, p.key, _PACK.encode(p.message)) for p in parked]
         await self._write(lambda connection: _PARK.run(connection, rows))
 
     async def unpark(self, saga: str, definition_version: int, limit: int) -> Sequence[Parked]:
         rows = self._read(lambda db: db.execute(_UNPARK, (saga, definition_version, limit)).fetchall())
-        return [Parked(saga, definition_version, self._message(saga, id, body)) for id, body in rows]
+        return [Parked(saga, definition_version, self._message(saga, key, body), key) for key, body in rows]
 
-    def _message(self, saga: str, message_id: str, body: bytes) -> Outgoing:
-        with self._corrupt("saga_parked", f"the message {message_id!r} to a saga {saga!r}"):
+    def _message(self, saga: str, key: str, body: bytes) -> Outgoing:
+        with self._corrupt("saga_parked", f"the message {key!r} to a saga {saga!r}"):
             return _MESSAGE.decode(body)
 
     async def parked_sent(self, parked: Sequence[Parked]) -> None:
-        sent = _json([(one.saga, one.message.envelope.id) for one in parked])
+        sent = _json([(one.saga, one.key) for one in parked])
         await self._write(lambda connection: connection.execute(_PARKED_SENT, (sent,)).rowcount)
 
     async def journal(self, saga_id: str) -> Sequence[JournalRecord]:

@@ -66,9 +66,9 @@ SCHEMA: Final = (
         seq INTEGER PRIMARY KEY,
         saga TEXT NOT NULL,
         definition_version INTEGER NOT NULL,
-        message_id TEXT NOT NULL,
+        key TEXT NOT NULL,
         body BLOB NOT NULL,
-        UNIQUE (saga, message_id)
+        UNIQUE (saga, key)
     )""",
     "CREATE INDEX IF NOT EXISTS saga_parked_version ON saga_parked (saga, definition_version)",
     "CREATE TABLE IF NOT EXISTS saga_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",

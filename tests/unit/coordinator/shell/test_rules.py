@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -14,8 +15,10 @@ from amends.brokers.memory import MemoryBroker
 from amends.contracts import JSON, Envelope, Failure, Kind, ReplyOutcome, Signal, UsageError, slot_of
 from amends.contracts.names import SLOTS, slot_address
 from amends.contracts.payloads import Control, Done, Undo
-from amends.coordinator import Retry, Saga, Sleep, WaitFor, step
+from amends.coordinator import CoordinatorConfig, Policy, Retry, Saga, Sleep, WaitFor, step
+from amends.coordinator.coordinator import Engine
 from amends.coordinator.core.snapshot import Phase, RunStatus
+from amends.coordinator.registry import Registry
 from amends.coordinator.stores import MemoryStore
 
 
@@ -98,6 +101,49 @@ async def test_rule_13_a_saga_keeps_its_version_and_waits_until_that_is_loaded()
     await rig.run()
     assert (await rig.snapshot("o-1")).phase is Phase.COMPLETED
     assert set(rig.shop.effects.values()) == {1}
+
+
+async def test_rule_13_one_event_for_two_sagas_is_parked_for_both() -> None:
+    """Under one message id, as the router sends an event on."""
+    rig = await Rig().open()
+    await rig.start(Order(), "o-1")
+    await rig.start(Order(), "o-2")
+    await rig.coordinate()
+    rig.sagas = (OrderTwo,)
+    rig = await rig.crash()
+    for saga_id in ("o-1", "o-2"):
+        await rig.control(saga_id, Control(action="cancel", reason="x"), message_id="one id")
+    await rig.run()
+    rig.sagas = (Order, OrderTwo)
+    rig = await rig.crash()
+    await rig.run()
+    assert [(await rig.snapshot(saga_id)).phase for saga_id in ("o-1", "o-2")] == [Phase.COMPENSATED] * 2
+
+
+async def test_rule_13_shards_that_are_gained_bring_the_messages_parked_by_their_last_owner() -> None:
+    medium = MemoryBroker(ShardMap(shards=1))
+    store = MemoryStore()
+    rig = await Rig(store=store, medium=medium).open()
+    await rig.start(Order(), "o-1")
+    await rig.coordinate()
+    await rig.broker.close()
+    old = Engine(Registry([OrderTwo]), medium.join(), store, Policy(), CoordinatorConfig())
+    new = Engine(Registry([Order, OrderTwo]), medium.join(), store, Policy(), CoordinatorConfig())
+    await old.start()
+    await new.start()
+    assert (len(old.shards), len(new.shards)) == (1, 0)
+    try:
+        await rig.control("o-1", Control(action="cancel", reason="x"))
+        async with asyncio.timeout(30):
+            # the new one has looked at its start; it must look again when the shard comes to it
+            while not await store.unpark("order", 1, 1):
+                await asyncio.sleep(0)
+            await old.stop()
+            while await store.unpark("order", 1, 1):
+                await asyncio.sleep(0)
+    finally:
+        await new.stop()
+    assert new.shards == {0}
 
 
 class OrderChanged(Saga, name="order", version=1):

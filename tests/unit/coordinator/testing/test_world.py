@@ -252,3 +252,29 @@ async def test_messages_may_travel_as_msgpack() -> None:
         assert (await trip.outcome()).unwrap().ref == "B-t1"
         assert (await world.finish(lost)).status == "compensated"
         assert done == ["book t1", "book t2", "unbook t2"]
+
+
+class Delivered(Event):
+    trip: str
+
+
+class Parcel(Saga):
+    trip: str
+
+    @step
+    def paid(self) -> WaitFor[Paid]:
+        return WaitFor(Paid, where={"trip": self.trip})
+
+    @step
+    def delivered(self) -> WaitFor[Delivered]:
+        return WaitFor(Delivered, where={"trip": self.trip})
+
+
+async def test_events_of_two_types_may_have_the_same_id() -> None:
+    """As they have when they are named after the order they are about."""
+    async with World(Parcel) as world:
+        handle = await world.start(Parcel(trip="t1"), id="p1")
+        await world.client.publish(Paid(trip="t1"), id="t1")
+        await world.client.publish(Delivered(trip="t1"), id="t1")
+        await world.settle()
+        assert (await handle.outcome()).status == "completed"
