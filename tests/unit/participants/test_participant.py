@@ -157,8 +157,9 @@ async def test_memory_inbox_is_a_new_one_each_time() -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("inventory.db", "is no URL. Use sqlite:"),
-        ("redis://localhost", "there is no inbox redis:"),
+        ("inventory.db", "is no URL. Use redis://host, sqlite:"),
+        ("mysql://localhost", "there is no inbox mysql:"),
+        ("redis://localhost/shop", "no database number"),
         ("sqlite:", "names no file"),
         ("sqlite://host/file.db", "names no file"),
         ("sqlite::memory:", "names no file"),

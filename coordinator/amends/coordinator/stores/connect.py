@@ -13,7 +13,10 @@ from amends.coordinator.stores.sqlite import SqliteStore
 
 DEFAULT_PATH: Final = ".amends/amends.db"
 
-_AVAILABLE: Final = "Available are sqlite: (durable, one machine) and memory: (one program)"
+_AVAILABLE: Final = (
+    "Available are sqlite: (durable, one machine), redis: (durable, several machines; also rediss:, redis+cluster: and "
+    "redis+sentinel:) and memory: (one program)"
+)
 
 _memories: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, MemoryStore]] = WeakKeyDictionary()
 
@@ -23,8 +26,9 @@ async def connect_store(url: str | None = None) -> SagaStore:
 
     `sqlite:` is the file `.amends/amends.db`, `sqlite:relative/path.db` and `sqlite:///absolute/path.db` are others; an
     embedded broker may use the same. `memory:` and `memory:name` are shared by all who open the same name in one event
-    loop, and keep their sagas as long as that exists. None means `sqlite:`. Raises `UsageError` for any other URL,
-    `StoreUnavailable`, and `StoreCorrupt`.
+    loop, and keep their sagas as long as that exists. `redis://host:6379/0` and its relatives are described at
+    `amends.brokers.redis_link.read_url`; they need `amends[redis]`. None means `sqlite:`. Raises `UsageError` for any
+    other URL, `StoreUnavailable`, and `StoreCorrupt`.
     """
     scheme, colon, rest = (url or "sqlite:").partition(":")
     if not colon:
@@ -34,10 +38,20 @@ async def connect_store(url: str | None = None) -> SagaStore:
             return SqliteStore.open(_path(rest))
         case "memory":
             return _memories.setdefault(asyncio.get_running_loop(), {}).setdefault(rest, MemoryStore())
-        case "redis" | "rediss" | "redis+cluster":
-            raise UsageError("this version has no Redis store yet; use sqlite:///…")
+        case "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel" | "rediss+sentinel":
+            return await _open_redis(f"{scheme}:{rest}")
         case _:
             raise UsageError(f"{scheme}: is no kind of store. {_AVAILABLE}")
+
+
+async def _open_redis(url: str) -> SagaStore:
+    try:
+        from amends.coordinator.stores.redis import RedisStore
+    except ModuleNotFoundError as error:
+        if (package := (error.name or "").partition(".")[0]) not in ("redis", "hiredis"):
+            raise
+        raise UsageError(f"the Redis store needs the package {package}. pip install 'amends[redis]'") from None
+    return await RedisStore.open(url)
 
 
 def _path(rest: str) -> str:

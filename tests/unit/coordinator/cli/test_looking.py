@@ -285,9 +285,9 @@ def test_settings_that_are_wrong_stop_any_command(amends: Amends, tmp_path: Path
         (("list", "--phase", "lost"), "--phase"),
         (("cancel", "x"), "Missing option '--reason'"),
         (("resolve", "x", "y", "--reason", "z"), "Missing option '--forward'"),
-        (("list", "--store", "redis://host"), "no Redis store"),
+        (("list", "--store", "redis://host/shop"), "no database number"),
         (("list", "--store", "lost"), "is no store URL"),
-        (("dead", "list", "--broker", "kafka://host"), "no adapter for Kafka"),
+        (("dead", "list", "--broker", "nats://host"), "nats: is no kind of broker"),
     ],
 )
 def test_wrong_arguments_are_told_in_a_line_or_two(amends: Amends, arguments: tuple[str, ...], problem: str) -> None:

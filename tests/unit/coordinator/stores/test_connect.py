@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from tests.support.sagas import commit, snapshot
 
 from amends.contracts import UsageError
-from amends.coordinator.store import SagaQuery
+from amends.coordinator.store import CommitResult, SagaQuery
 from amends.coordinator.stores import MemoryStore, SqliteStore, connect_store
 
 
@@ -57,10 +60,21 @@ def test_memory_stores_of_another_event_loop_are_others() -> None:
     assert [asyncio.run(start()), asyncio.run(start())] == [1, 1]
 
 
-@pytest.mark.parametrize("url", ["redis://host:6379/0", "rediss://host", "redis+cluster://host"])
-async def test_redis_urls_say_what_to_use_instead(url: str) -> None:
-    with pytest.raises(UsageError, match=r"no Redis store yet; use sqlite:///"):
-        await connect_store(url)
+async def test_redis_urls_open_a_redis_store(redis_url: str) -> None:
+    store = await connect_store(f"{redis_url}?namespace=connect-{os.urandom(6).hex()}")
+    assert list(await store.commit([commit(snapshot())])) == [CommitResult.COMMITTED]
+    await store.close()
+
+
+@pytest.mark.parametrize("package", ["redis", "hiredis"])
+def test_without_its_packages_the_redis_store_says_what_to_install(package: str) -> None:
+    probe = (
+        f"import asyncio, sys; sys.modules[{package!r}] = None\n"
+        "from amends.coordinator.stores import connect_store\n"
+        "asyncio.run(connect_store('redis://host'))"
+    )
+    told = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    assert f"UsageError: the Redis store needs the package {package}. pip install 'amends[redis]'" in told.stderr
 
 
 @pytest.mark.parametrize(

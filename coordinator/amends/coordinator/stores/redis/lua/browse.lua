@@ -1,0 +1,16 @@
+-- The first or last members of indexes that begin with a text. KEYS: the indexes. ARGV: 'newest' or 'oldest'; how many
+-- of each, or -1; then the beginning for each. Answers for each that is not empty: its number and the members.
+local answer = {}
+for n = 1, #KEYS do
+  local low, high = '[' .. ARGV[n + 2], '(' .. ARGV[n + 2] .. '\255'
+  local found
+  if ARGV[1] == 'newest' then
+    found = redis.call('ZREVRANGEBYLEX', KEYS[n], high, low, 'LIMIT', 0, ARGV[2])
+  else
+    found = redis.call('ZRANGEBYLEX', KEYS[n], low, high, 'LIMIT', 0, ARGV[2])
+  end
+  if #found > 0 then
+    answer[#answer + 1] = { n, found }
+  end
+end
+return answer
