@@ -47,6 +47,11 @@ def ids(deliveries: Iterable[Delivery]) -> list[str]:
     return [delivery.envelope.id if delivery.envelope else "?" for delivery in deliveries]
 
 
+def ordered(deliveries: Iterable[Delivery]) -> list[str]:
+    """Numbers that came from several addresses, between which there is no order."""
+    return sorted(ids(deliveries), key=int)
+
+
 async def others(turns: int = 3) -> None:
     """Let other tasks go on so many times; no time passes."""
     for _ in range(turns):
@@ -94,6 +99,12 @@ class BrokerContract(ABC):
 
     delivery_limit = 3
     """What `open` sets: how often a message is handed out before it is a dead letter."""
+
+    competes_by_key = False
+    """Whether all messages of one saga go to one consumer at a time, also when others of its name have more room."""
+
+    counts_the_unseen = False
+    """Whether messages count as delivered that went to a consumer's process, and were not received there."""
 
     _opened: list[Broker]
 
@@ -197,7 +208,12 @@ class BrokerContract(ABC):
     async def test_receive_takes_no_more_than_its_limit_oldest_first(self, broker: Broker) -> None:
         consumer = await broker.consume_service("inventory")
         await broker.publish(numbered(STOCK, range(5)))
-        assert [ids(await consumer.receive(2)) for _ in range(3)] == [["0", "1"], ["2", "3"], ["4"]]
+        batches: list[list[str]] = []
+        async with asyncio.timeout(GUARD_S):
+            while sum(map(len, batches)) < 5:
+                batches.append(ids(await consumer.receive(2)))
+        assert [id for batch in batches for id in batch] == ["0", "1", "2", "3", "4"]
+        assert max(map(len, batches)) <= 2
 
     async def test_order_of_publishing_is_kept_while_messages_pile_up_and_drain(self, broker: Broker) -> None:
         consumer = await broker.consume_service("inventory", prefetch=5)
@@ -274,7 +290,8 @@ class BrokerContract(ABC):
         await consumer.close()
         again = await receive(await (await self.another()).consume_service("inventory"), 4)
         assert ids(again) == ["0", "2", "3", "4"]
-        assert [delivery.deliveries for delivery in again] == [2, 2, 1, 1]
+        unseen = 2 if self.counts_the_unseen else 1
+        assert [delivery.deliveries for delivery in again] == [2, 2, unseen, unseen]
 
     async def test_closing_the_broker_puts_everything_in_hand_back(self, broker: Broker) -> None:
         other = await self.another()
@@ -344,11 +361,12 @@ class BrokerContract(ABC):
         greedy = await broker.consume_service("inventory", prefetch=3)
         await broker.publish(numbered(STOCK, range(5)))
         mine = await receive(greedy, 3)
-        modest = await (await self.another()).consume_service("inventory")
-        rest = await receive(modest, 2)
-        assert ids(mine + rest) == ["0", "1", "2", "3", "4"]
-        await broker.publish(numbered(STOCK, [5]))
-        await modest.close()
+        if not self.competes_by_key:
+            modest = await (await self.another()).consume_service("inventory")
+            rest = await receive(modest, 2)
+            assert ids(mine + rest) == ["0", "1", "2", "3", "4"]
+            await broker.publish(numbered(STOCK, [5]))
+            await modest.close()
         await greedy.ack(mine[:1])
         assert ids(await receive(greedy, 1)) == ["3"]
 
@@ -404,12 +422,12 @@ class BrokerContract(ABC):
         consumer = await broker.consume_shards(shares[0])
         assert shares.held == [frozenset(range(8))]
         await broker.publish([message(slot_address(slot), str(slot)) for slot in range(0, 1024, 5)])
-        assert ids(await receive(consumer, 205)) == [str(slot) for slot in range(0, 1024, 5)]
+        assert ordered(await receive(consumer, 205)) == [str(slot) for slot in range(0, 1024, 5)]
 
     async def test_messages_for_shards_wait_until_somebody_consumes_them(self, broker: Broker) -> None:
         await broker.publish([message(slot_address(slot), str(slot)) for slot in (1000, 0, 500)])
         consumer = await (await self.another()).consume_shards(Shares()[0])
-        assert ids(await receive(consumer, 3)) == ["1000", "0", "500"]
+        assert ordered(await receive(consumer, 3)) == ["0", "500", "1000"]
 
     async def test_shards_are_shared_out_evenly_and_each_has_one_consumer(self, broker: Broker) -> None:
         shares = Shares(3)
@@ -419,7 +437,7 @@ class BrokerContract(ABC):
         await shares.until(3, 3, 2)
         await broker.publish([message(slot_address(shard * 128), str(shard)) for shard in range(8)])
         for consumer, held in zip(consumers, shares.held, strict=True):
-            assert ids(await receive(consumer, len(held))) == [str(shard) for shard in sorted(held)]
+            assert ordered(await receive(consumer, len(held))) == [str(shard) for shard in sorted(held)]
 
     async def test_shards_move_when_their_consumer_closes_and_what_it_had_in_hand_comes_again(
         self, broker: Broker
@@ -431,12 +449,12 @@ class BrokerContract(ABC):
         await broker.publish([message(slot_address(shard * 128), str(shard)) for shard in range(8)])
         await first.ack(await receive(first, 4))
         lost = [str(shard) for shard in sorted(shares.held[1])]
-        assert ids(await receive(second, 4)) == lost
+        assert ordered(await receive(second, 4)) == lost
         await second.close()
         shares.held[1] = frozenset()
         await shares.until(8, 0)
         again = await receive(first, 4)
-        assert (ids(again), {d.deliveries for d in again}) == (lost, {2})
+        assert (ordered(again), {d.deliveries for d in again}) == (lost, {2})
 
     async def test_acknowledgements_for_a_lost_shard_are_ignored(self, broker: Broker) -> None:
         shares = Shares(2)
@@ -446,10 +464,10 @@ class BrokerContract(ABC):
         after = await (await self.another()).consume_shards(shares[1])
         await shares.until(4, 4)
         moved = [str(shard) for shard in sorted(shares.held[1])]
-        assert ids(await receive(after, 4)) == moved
+        assert ordered(await receive(after, 4)) == moved
         await before.ack(stale)
         await after.close()
-        assert ids(await receive(before, 4)) == moved
+        assert ordered(await receive(before, 4)) == moved
 
     # events
 
@@ -457,7 +475,7 @@ class BrokerContract(ABC):
         one = await broker.subscribe("one", ["placed.v1"])
         two = await (await self.another()).subscribe("two", ["placed.v1", "paid.v1"])
         await broker.publish([message(topic_address(type), type) for type in ("placed.v1", "paid.v1", "shipped.v1")])
-        assert ids(await receive(two, 2)) == ["placed.v1", "paid.v1"]
+        assert sorted(ids(await receive(two, 2))) == ["paid.v1", "placed.v1"]
         assert await self.left_in(broker, one, topic_address("placed.v1")) == ["placed.v1"]
 
     async def test_consumers_with_one_subscriber_name_compete(self, broker: Broker) -> None:
@@ -475,8 +493,8 @@ class BrokerContract(ABC):
         await second.close()
         again = await broker.subscribe("one", ["placed.v1"])
         everything = await receive(again, 4)
-        assert ids(everything) == ["0", "1", "2", "3"]
-        assert {id for d in everything for id in ids([d]) if d.deliveries == 2} >= set(got)
+        assert ordered(everything) == ["0", "1", "2", "3"]
+        assert {id for d in everything for id in ids([d]) if d.deliveries >= 2} >= set(got)
 
     async def test_events_wait_for_a_subscriber_that_is_away(self, broker: Broker) -> None:
         await (await broker.subscribe("one", ["placed.v1"])).close()

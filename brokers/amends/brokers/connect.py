@@ -15,8 +15,9 @@ from amends.contracts import UsageError
 
 DEFAULT_PATH: Final = ".amends/amends.db"
 
-_AVAILABLE: Final = "Available are embedded: (durable, one machine) and memory: (one program)"
-_ABSENT: Final = {"amqp": "RabbitMQ", "amqps": "RabbitMQ", "kafka": "Kafka"}
+_AVAILABLE: Final = (
+    "Available are embedded: (durable, one machine), amqp: and amqps: (RabbitMQ), kafka: and memory: (one program)"
+)
 
 _in_memory: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, MemoryBroker]] = WeakKeyDictionary()
 
@@ -26,7 +27,9 @@ async def connect_broker(url: str | None = None, *, shard_map: ShardMap | None =
 
     `embedded:` is the file `.amends/amends.db`, `embedded:relative/path.db` and `embedded:///absolute/path.db` are
     others. `memory:` and `memory:name` are shared by all who open the same name in one event loop, and keep their
-    messages as long as that exists. None means `embedded:`. Raises `UsageError` for any other URL and for a shard map
+    messages as long as that exists. `amqp://user:password@host:5672/vhost` is described at `RabbitmqBroker.open`; it
+    needs `amends[rabbitmq]`. `kafka://user:password@host:9092,host:9092` is described at `KafkaOptions`; it needs
+    `amends[kafka]`. None means `embedded:`. Raises `UsageError` for any other URL and for a shard map
     that is not the one of the installation, `BrokerUnavailable`, and `FileCorrupt`.
     """
     shard_map = shard_map or ShardMap()
@@ -37,11 +40,33 @@ async def connect_broker(url: str | None = None, *, shard_map: ShardMap | None =
         return await EmbeddedBroker.open(_path(rest), shard_map)
     if scheme == "memory":
         return _memory(rest, shard_map)
-    if scheme in _ABSENT:
-        raise UsageError(f"{scheme}: this version of amends has no adapter for {_ABSENT[scheme]}. {_AVAILABLE}")
-    close = difflib.get_close_matches(scheme.lower(), ["embedded", "memory", *_ABSENT], 1)
+    if scheme in ("amqp", "amqps"):
+        return await _rabbitmq(f"{scheme}:{rest}", shard_map)
+    if scheme == "kafka":
+        return await _kafka(f"{scheme}:{rest}", shard_map)
+    close = difflib.get_close_matches(scheme.lower(), ["embedded", "memory", "amqp", "amqps", "kafka"], 1)
     hint = f"Did you mean {close[0]}:? " if close else ""
     raise UsageError(f"{scheme}: is no kind of broker. {hint}{_AVAILABLE}")
+
+
+async def _rabbitmq(url: str, shard_map: ShardMap) -> Broker:
+    try:
+        from amends.brokers.rabbitmq import RabbitmqBroker
+    except ModuleNotFoundError as error:
+        if (package := (error.name or "").partition(".")[0]) not in ("aio_pika", "aiormq", "pamqp", "yarl"):
+            raise
+        raise UsageError(f"the RabbitMQ broker needs the package {package}. pip install 'amends[rabbitmq]'") from None
+    return await RabbitmqBroker.open(url, shard_map)
+
+
+async def _kafka(url: str, shard_map: ShardMap) -> Broker:
+    try:
+        from amends.brokers.kafka import KafkaBroker
+    except ModuleNotFoundError as error:
+        if (package := (error.name or "").partition(".")[0]) != "aiokafka":
+            raise
+        raise UsageError(f"the Kafka broker needs the package {package}. pip install 'amends[kafka]'") from None
+    return await KafkaBroker.open(url, shard_map)
 
 
 def _path(rest: str) -> str:

@@ -1,0 +1,75 @@
+"""Envelopes as AMQP 0-9-1 messages: the CloudEvents AMQP binding in binary content mode.
+
+Each attribute is a header `cloudEvents:<name>` with its text as value, but for `datacontenttype`, which is the property
+`content-type`. Read are also `cloudEvents_<name>`, and values of other types than text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final
+
+from msgspec import Struct
+
+from amends.contracts import Envelope
+
+Headers = dict[str, Any]
+
+_PREFIXES: Final = ("cloudEvents:", "cloudEvents_")
+_PREFIX_LENGTH: Final = len(_PREFIXES[0])
+
+
+class Parcel(Struct, eq=False):
+    """A message on its way: where to, and what is in it.
+
+    A `mandatory` one that reaches no queue is reported; another one is dropped then.
+    """
+
+    exchange: str
+    key: str
+    body: bytes
+    headers: Headers
+    content_type: str
+    id: str = ""
+    mandatory: bool = True
+
+
+def pack(envelope: Envelope, exchange: str, key: str, *, mandatory: bool) -> Parcel:
+    attributes = envelope.attributes()
+    content_type = attributes.pop("datacontenttype", "")
+    headers: Headers = {_header(name): value for name, value in attributes.items()}
+    return Parcel(exchange, key, envelope.data, headers, content_type, envelope.id, mandatory)
+
+
+def unpack(headers: Mapping[str, Any], content_type: str | None, body: bytes) -> tuple[Envelope | None, str]:
+    """The envelope of a message, or None and why it is none."""
+    attributes = {
+        name[_PREFIX_LENGTH:]: value if type(value) is str else _text(value)
+        for name, value in headers.items()
+        if name.startswith(_PREFIXES)
+    }
+    if content_type:
+        attributes["datacontenttype"] = content_type
+    try:
+        return Envelope.from_attributes(attributes, body), ""
+    except Exception as error:
+        # whatever it is, it must not keep what comes after it
+        return None, str(error) or type(error).__name__
+
+
+@cache
+def _header(attribute: str) -> str:
+    return _PREFIXES[0] + attribute
+
+
+def _text(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case datetime():
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case bytes():
+            return value.decode(errors="replace")
+    return str(value)
