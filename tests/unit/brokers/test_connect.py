@@ -77,12 +77,11 @@ def test_memory_brokers_of_different_event_loops_share_nothing() -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        (
-            "amqp://user:secret@host/",
-            "amqp: this version of amends has no adapter for RabbitMQ. Available are",
-        ),
-        ("amqps://host", "has no adapter for RabbitMQ"),
-        ("kafka://host:9092", "has no adapter for Kafka"),
+        ("amqp:///vhost", "is no RabbitMQ URL. Write amqp://user:password@host:5672/vhost"),
+        ("amqp://user:secret@host/?namespace=a/b", "namespace='a/b' cannot be part of queue names"),
+        ("amqp://user:secret@host:port/", "is no RabbitMQ URL"),
+        ("kafka://user:secret@host:9092/topic", "a Kafka URL is kafka://"),
+        ("kafka://host:9092?prefx=a", "prefx is no option of a Kafka URL. Did you mean prefix?"),
         ("embeded:x.db", "embeded: is no kind of broker. Did you mean embedded:?"),
         ("Memory:", "Did you mean memory:?"),
         ("rabbitmq://host", "rabbitmq: is no kind of broker"),

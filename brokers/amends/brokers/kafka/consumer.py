@@ -1,0 +1,162 @@
+"""A consumer of Kafka: hands out what its reader has read, and keeps account of what is in hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from amends.brokers.kafka.partition import Item, Partition
+from amends.brokers.kafka.publisher import Publisher
+from amends.brokers.kafka.reader import Reader
+from amends.brokers.kafka.topics import Topics
+from amends.brokers.kafka.wire import BURIAL_BYTES, buried, read
+from amends.brokers.port import BrokerUnavailable, ConsumerClosed, Delivery
+from amends.brokers.queues import shard_queue
+from amends.contracts import UsageError
+
+
+class KafkaConsumer:
+    """A `Consumer` of one service, one subscriber, one client, or of shards."""
+
+    def __init__(self, reader: Reader, topics: Topics, publisher: Publisher, prefetch: int) -> None:
+        if prefetch < 1:
+            raise UsageError(f"prefetch={prefetch} does not fit: a consumer must take at least 1 message")
+        self.closed = False
+        self._reader, self._topics, self._publisher = reader, topics, publisher
+        self._prefetch = prefetch
+        self._problem: BrokerUnavailable | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        reader.on_news, reader.on_trouble = self._wake, self.trouble
+
+    def trouble(self, error: BrokerUnavailable) -> None:
+        """Kafka is away. Whoever receives, now or next, gets this error once; who acknowledges gets it now."""
+        self._problem = error
+        self._reader.give_up(error)
+        self._wake()
+
+    async def recovered(self) -> None:
+        """Kafka is back: tell it what was acknowledged meanwhile. Raises `BrokerUnavailable`."""
+        self._problem = None
+        await self._reader.settle()
+
+    async def receive(self, limit: int = 256) -> Sequence[Delivery]:
+        while not self.closed:
+            problem, self._problem = self._problem, None
+            if problem is not None:
+                raise problem
+            if taken := await self._take(limit):
+                return taken
+            if self._waiter is not None:
+                raise UsageError(
+                    f"two tasks receive from one consumer of {self._reader.name}. Open a consumer for each"
+                )
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        raise ConsumerClosed(f"the consumer of {self._reader.name} is closed")
+
+    async def _take(self, limit: int) -> list[Delivery]:
+        taken, overdue = self._pick(limit)
+        if overdue:
+            try:
+                await self._bury(overdue)
+            except BaseException:
+                for item in (back := [*taken, *overdue]):
+                    item.deliveries -= 1
+                self._put_back(back)
+                raise
+            taken = [item for item in taken if item.in_hand and not item.partition.lost]
+        if taken:
+            self._reader.read_on()
+        return [_delivery(item) for item in taken]
+
+    def _pick(self, limit: int) -> tuple[list[Item], list[Item]]:
+        """What is there now, oldest first; and what was handed out too often."""
+        taken: list[Item] = []
+        overdue: list[Item] = []
+        if self._reader.resting:
+            return taken, overdue
+        partitions = self._reader.partitions.values()
+        limit = min(limit, self._prefetch - sum(partition.in_hand for partition in partitions))
+        filled = [partition for partition in partitions if partition.waiting]
+        most = self._topics.options.delivery_limit
+        while filled and len(taken) < limit:
+            partition = filled[0] if len(filled) == 1 else min(filled, key=_age)
+            item = partition.take()
+            (taken if item.deliveries <= most else overdue).append(item)
+            if not partition.waiting:
+                filled.remove(partition)
+        return taken, overdue
+
+    async def _bury(self, items: list[Item]) -> None:
+        letters = []
+        for item in items:
+            times = item.deliveries - 1
+            detail = f"handed out {times} times and never acknowledged"
+            letters.append(self._letter(item, "delivery-limit", detail, times))
+        await self._publisher.publish(letters, extra_bytes=BURIAL_BYTES)
+        for item in items:
+            if item.in_hand and not item.partition.lost:
+                item.partition.done(item)
+        await self._reader.settle()
+
+    def _letter(self, item: Item, reason: str, detail: str, deliveries: int) -> Any:
+        tp = item.partition.tp
+        queue = shard_queue(tp.partition) if tp.topic == self._topics.shards else self._reader.name
+        return buried(self._topics.dead_letters, item.record, queue, reason, detail, deliveries)
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        if items := self._mine(deliveries):
+            for item in items:
+                item.partition.done(item)
+            self._reader.read_on()
+            self._wake()
+            await self._reader.settle()
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        self._put_back(self._mine(deliveries))
+        self._wake()
+
+    async def dead_letter(self, delivery: Delivery, reason: str, detail: str) -> None:
+        for item in self._mine([delivery]):
+            letter = self._letter(item, reason, detail, item.deliveries)
+            await self._publisher.publish([letter], extra_bytes=BURIAL_BYTES)
+            await self.ack([delivery])
+
+    async def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self._wake()
+        await self._reader.close()
+
+    def _put_back(self, items: Sequence[Item]) -> None:
+        of: dict[Partition, list[Item]] = {}
+        for item in items:
+            if item.in_hand:
+                of.setdefault(item.partition, []).append(item)
+        for partition, back in of.items():
+            partition.put_back(back)
+
+    def _mine(self, deliveries: Sequence[Delivery]) -> list[Item]:
+        """What is still in hand here, each once."""
+        items = dict.fromkeys(delivery.token for delivery in deliveries)
+        return [item for item in items if item.in_hand and not item.partition.lost]
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _age(partition: Partition) -> int:
+    return partition.waiting[0].record.timestamp  # type: ignore[no-any-return]
+
+
+def _delivery(item: Item) -> Delivery:
+    envelope, problem = read(item.record)
+    if envelope is None:
+        return Delivery(None, item.deliveries, item, item.record.value or b"", problem)
+    return Delivery(envelope, item.deliveries, item)
