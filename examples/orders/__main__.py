@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from rich.table import Table
 from amends.contracts import AmendsError
 
 from . import audit
+from .home import BROKER, STORE
 from .processes import KINDS, ProcessEnded
 from .run import Kills, Result, run
 from .world import Ending, generate_orders, read_orders
@@ -28,6 +30,9 @@ FINE, DOES_NOT_ADD_UP, FAILED, INTERRUPTED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the example with command-line arguments; gives the exit code."""
     options = _parser().parse_args(arguments)
+    for variable, url in ((BROKER, options.broker), (STORE, options.store)):
+        if url:
+            os.environ[variable] = url
     console = Console()
     with ExitStack() as stack:
         home: Path = options.home or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="amends-orders-")))
@@ -80,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where the databases are kept; with the same one again nothing happens twice",
     )
+    parser.add_argument("--broker", metavar="URL", help="the broker; without it, a file at home")
+    parser.add_argument("--store", metavar="URL", help="the store of the sagas; without it, the same file")
     parser.add_argument(
         "--kill",
         type=_kinds,

@@ -9,6 +9,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 VARIABLE = "ORDERS_HOME"
+BROKER = "ORDERS_BROKER"
+STORE = "ORDERS_STORE"
 
 WAREHOUSE = "warehouse.db"
 BANK = "bank.db"
@@ -49,15 +51,22 @@ def transaction(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def broker_url(home: Path) -> str:
-    """The broker that all processes share."""
-    return f"embedded://{(home / MESSAGES).resolve()}"
+    """The broker that all processes share: the one in `ORDERS_BROKER`, or a file."""
+    return os.environ.get(BROKER) or f"embedded://{(home / MESSAGES).resolve()}"
 
 
 def store_url(home: Path) -> str:
-    """The store of the sagas: the same file."""
-    return f"sqlite://{(home / MESSAGES).resolve()}"
+    """The store of the sagas: the one in `ORDERS_STORE`, or the same file."""
+    return os.environ.get(STORE) or f"sqlite://{(home / MESSAGES).resolve()}"
 
 
 def inbox_url(home: Path) -> str:
     """The inbox of the inventory service: its own database."""
     return f"sqlite://{(home / WAREHOUSE).resolve()}"
+
+
+def plain_inbox_url(home: Path, service: str) -> str | None:
+    """The inbox of a service that names none itself: with the embedded broker, else in a file."""
+    if service not in ("payments", "shipping") or not os.environ.get(BROKER):
+        return None
+    return f"sqlite://{(home / f'{service}-inbox.db').resolve()}"

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from .home import VARIABLE, broker_url, store_url
+from .home import VARIABLE, broker_url, plain_inbox_url, store_url
 
 T = TypeVar("T")
 
@@ -102,6 +102,7 @@ class Processes:
                 sys.executable,
                 *("-c", _AMENDS, "run", role.module),
                 *("--broker", broker_url(self._home), "--store", store_url(self._home)),
+                *(("--inbox", inbox) if (inbox := plain_inbox_url(self._home, role.name)) else ()),
                 cwd=ROOT,
                 env=_surroundings(self._home),
                 stdin=asyncio.subprocess.DEVNULL,

@@ -20,7 +20,7 @@ from amends.coordinator import Coordinator, SagaClient
 from .audit import Findings, audit
 from .books import Book, read_books
 from .customers import trade
-from .home import at_home, broker_url, inbox_url, store_url
+from .home import at_home, broker_url, inbox_url, plain_inbox_url, store_url
 from .inventory import inventory
 from .payments import payments
 from .processes import Processes
@@ -123,8 +123,8 @@ async def services(home: Path) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         stack.enter_context(at_home(home))
         await stack.enter_async_context(inventory.running(broker, inbox=inbox_url(home)))
-        await stack.enter_async_context(payments.running(broker))
-        await stack.enter_async_context(shipping.running(broker))
+        for service in (payments, shipping):
+            await stack.enter_async_context(service.running(broker, inbox=plain_inbox_url(home, service.service)))
         await stack.enter_async_context(Coordinator([PlaceOrder], broker=broker, store=store_url(home)).running())
         yield
 
