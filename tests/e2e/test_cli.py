@@ -102,11 +102,11 @@ def test_sagas_and_each_participant_can_have_a_process_of_their_own(tmp_path: Pa
     [
         (["lost_module"], "there is no module 'lost_module'"),
         (["json"], "A module may hold Saga classes and Participant objects"),
-        ([SHOP, "--service", "lost"], "there is no such participant; there are inventory, payments, shipping"),
+        ([SHOP, "--service", "lost"], "there is no such participant; known: inventory, payments, shipping"),
         ([f"{SHOP}:inventory", "--only", "sagas"], "there are no sagas in"),
         ([SHOP, "--only", "lost"], "--only"),
         ([SHOP, "--log", "xml"], "--log: 'xml' cannot be the log"),
-        ([SHOP, "--broker", "amqp://host"], "no adapter for RabbitMQ"),
+        ([SHOP, "--broker", "nats://host"], "nats: is no kind of broker"),
         ([], "Missing argument"),
     ],
 )
