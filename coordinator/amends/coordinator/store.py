@@ -110,8 +110,8 @@ class DueSaga(Struct, frozen=True):
 class Parked(Struct, frozen=True, eq=False):
     """A message put aside because the definition version of its saga is not loaded by the coordinator that got it.
 
-    `key` names it; without one, that is the message's id. A message that is parked anew needs a new key: the old one may
-    just be on its way out.
+    `key` names it; without one, that is the message's id. A message that is parked anew needs a new key: the old one
+    may just be on its way out.
     """
 
     saga: str

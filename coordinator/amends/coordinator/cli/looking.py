@@ -156,7 +156,8 @@ def _show(out: Output, snapshot: Snapshot, definition: Definition | None) -> Non
     if snapshot.failure is not None:
         out.line(f"  goes back because of {snapshot.failure.error}: {snapshot.failure.message}")
     elif snapshot.aborting is not None:
-        out.line(f"  will go back, unless its pivot is done, because of {snapshot.aborting.error}")
+        reason = f"{snapshot.aborting.error}: {snapshot.aborting.message}".rstrip(": ")
+        out.line(f"  will go back, unless its pivot is done, because of {reason}")
     for waived in snapshot.waived:
         out.line(f"  waived {waived.step}, by {waived.by or 'somebody'}: {waived.reason}")
     steps = [_step(run) for run in snapshot.runs.values()]

@@ -59,7 +59,7 @@ def _select(parts: Parts, only: Only | None, services: list[str], modules: list[
     known = sorted({participant.service for participant in parts.participants})
     for name in services:
         if name not in known:
-            raise UsageError(f"--service {name}: there is no such participant; there are {', '.join(known) or 'none'}")
+            raise UsageError(f"--service {name}: there is no such participant; known: {', '.join(known) or 'none'}")
     participants = [p for p in parts.participants if not services or p.service in services]
     selected = Parts(
         () if only is Only.PARTICIPANTS else parts.sagas, () if only is Only.SAGAS else tuple(participants)

@@ -167,8 +167,9 @@ def receive(turn: Turn, word: SignalReceived | EventReceived) -> tuple[Verdict, 
             return Verdict.APPLIED, ""
     begun = {run.step for run in turn.runs.values() if not run.unbegun}
     if not any(plan.name not in begun for plan in coming):
-        problem = "none of its steps awaits it any more" if coming else "none of its steps awaits such a message"
-        return Verdict.REFUSED, f"{turn.definition.name} {turn.before.id}: {problem} ({recording.type})"
+        known = ", ".join(sorted({tag for plan in turn.definition.steps.values() for tag in plan.awaits})) or "nothing"
+        problem = "none of its steps awaits it any more" if coming else f"no step ever does; its steps await {known}"
+        return Verdict.REFUSED, f"{turn.definition.name} {turn.before.id} does not await {recording.type}: {problem}"
     if len(turn.buffer) >= turn.policy.buffer_limit:
         return (
             Verdict.REFUSED,
@@ -392,7 +393,7 @@ def wake(turn: Turn, run: StepRun) -> None:
     plan = turn.plan(run)
     if run.timeout_at is not None and run.timeout_at <= turn.now:
         waited = "" if plan.timeout is None else f" within {plan.timeout}"
-        awaited_for = run.awaits.type if run.awaits is not None else f"{run.service}'s answer"
+        awaited_for = run.awaits.type if run.awaits is not None else f"answer of {run.service}"
         turn.note(What.STEP_TIMED_OUT, run.key, f"no {awaited_for}{waited}")
         _give_up(turn, plan, run, Failure("timeout", f"{run.key}: no {awaited_for}{waited}"), timed_out=True)
         return

@@ -136,7 +136,7 @@ def skip(turn: Turn, word: SkipStep) -> Answer:
         return _none_stuck(turn, word.step)
     for run in runs:
         if run.status is RunStatus.STUCK and not turn.past_pivot():
-            return Verdict.REFUSED, f"{run.key} can be undone: cancel the saga, or retry or resolve the step"
+            return Verdict.REFUSED, f"{run.key} is not behind the pivot: retry or resolve it, or cancel the saga"
     for run in runs:
         _waive(turn, run, word)
     _advance(turn)

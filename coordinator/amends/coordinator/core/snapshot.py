@@ -147,8 +147,8 @@ class Snapshot(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
 
     `state` is the user's saga as msgpack. `clock` is the latest moment this saga has seen. `aborting` holds the reason
     for going back while the outcome of the pivot is still being settled; `failure` the reason once it goes back.
-    `watchers` are the client addresses that want to hear of the end. `seen` are the ids of the words that were heeded (of
-    signals and events, with their type);
+    `watchers` are the client addresses that want to hear of the end. `seen` are the ids of the words that were heeded
+    (of signals and events, with their type);
     `held` are inputs kept while paused.
     """
 

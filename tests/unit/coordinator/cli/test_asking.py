@@ -108,7 +108,7 @@ def test_a_signal_reaches_the_step_that_awaits_it(in_shop: Amends, saga_id: str)
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["aprove.v1", "by=ada"], "none of its steps awaits such a message (aprove.v1)"),
+        (["aprove.v1", "by=ada"], "does not await aprove.v1: no step ever does; its steps await approve.v1"),
         (["approve.v1"], "missing required field `by`"),
         (["approve.v1", '{"by": 1}'], "Expected `str`, got `int` - at `$.by`"),
     ],

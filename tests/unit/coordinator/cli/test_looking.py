@@ -14,11 +14,15 @@ import pytest
 from tests.support.processes import SHOP
 from tests.support.processes import amends as run
 from tests.unit.coordinator.cli.conftest import Amends
+from tests.unit.coordinator.core.kit import Charge, Play
 
 from amends.brokers import Outgoing
 from amends.brokers.connect import connect_broker
 from amends.contracts import Envelope, Kind, slot_of
 from amends.contracts.names import slot_address
+from amends.coordinator import Saga, step
+from amends.coordinator.cli.looking import _show
+from amends.coordinator.cli.output import Output
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +124,19 @@ def test_show_remains_nothing_once_it_has_gone_back(look: Amends) -> None:
     shown = look("show", "look-undone", "--module", SHOP, "--json").json
     assert (shown["remaining"], shown["phase"], shown["failure"]["error"]) == ([], "compensated", "card-declined.v1")
     assert "goes back because of card-declined.v1" in look("show", "look-undone").out
+
+
+def test_show_tells_why_it_will_go_back_once_its_pivot_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    class Pay(Saga):
+        @step(pivot=True)
+        def charge(self) -> Charge:
+            return Charge()
+
+    play = Play(Pay())
+    play.cancel("changed my mind")
+    _show(Output(json=False), play.snapshot, None)
+    told = capsys.readouterr().out
+    assert "will go back, unless its pivot is done, because of cancelled: changed my mind\n" in told
 
 
 def test_show_refuses_a_module_without_the_class(look: Amends, tmp_path: Path) -> None:

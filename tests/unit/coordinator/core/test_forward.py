@@ -334,8 +334,7 @@ def test_a_timeout_comes_before_a_retry_that_would_wait_longer() -> None:
     assert play.run("rate").status is RunStatus.RETRYING
     assert play.due_s == 20
     play.fire_next()
-    assert play.snapshot.failure is not None
-    assert play.snapshot.failure.error == "timeout"
+    assert play.snapshot.failure == Failure("timeout", "rate#0: no answer of rating within 0:00:20")
 
 
 def test_a_step_in_doubt_is_given_up() -> None:
