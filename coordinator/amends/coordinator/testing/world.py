@@ -27,6 +27,7 @@ from amends.contracts.names import SLOTS
 from amends.coordinator.client import Handle, SagaClient
 from amends.coordinator.coordinator import CoordinatorConfig, Engine
 from amends.coordinator.core.policy import Policy
+from amends.coordinator.core.snapshot import RunStatus
 from amends.coordinator.declaration.saga import Saga
 from amends.coordinator.outcome import Outcome, StillGoing
 from amends.coordinator.registry import Registry
@@ -144,7 +145,8 @@ class World:
     async def run(self, saga: SagaT, /, *, id: str, within: Duration = timedelta(days=366)) -> Outcome[SagaT]:
         """Start a saga and let as much time pass as it needs: until it has ended, or only the outside can help it on.
 
-        Raises `StillGoing` when that takes longer than `within`, as it does when no participant answers.
+        Raises `StillGoing` when that takes longer than `within`, and `UsageError` when it needs a participant that is
+        not in this world.
         """
         handle = await self.start(saga, id=id)
         return await self.finish(handle, within=within)
@@ -159,9 +161,21 @@ class World:
             due = await self._next()
             if outcome.ended or outcome.stuck or outcome.paused or due is None:
                 return outcome
+            await self._check_served(handle.id)
             if due > until:
                 raise StillGoing(handle.id, outcome.status, limit.total_seconds())
             await self._pass_to(due)
+
+    async def _check_served(self, saga_id: str) -> None:
+        """Waiting for a participant that is not in this world would take for ever."""
+        served = {participant.service for participant in self._participants}
+        snapshot = (await self.store.load([saga_id]))[0].snapshot
+        for run in snapshot.runs.values() if snapshot is not None else ():
+            if run.status is RunStatus.ISSUED and run.service not in served:
+                raise UsageError(
+                    f"saga {saga_id!r} asks service {run.service!r} for {run.key}, and this World has no such "
+                    f"participant. Give it one: World(…, {run.service})"
+                )
 
     # time
 

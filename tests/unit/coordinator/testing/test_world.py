@@ -208,10 +208,16 @@ async def test_a_saga_can_be_started_by_its_name_and_input() -> None:
         assert done == ["book t1"]
 
 
-async def test_without_its_participant_a_saga_is_still_going() -> None:
+async def test_a_saga_that_needs_a_participant_which_is_not_there_says_so() -> None:
     async with World(Trip) as world:
+        with pytest.raises(UsageError, match="asks service 'hotel' for book#0, and this World has no such"):
+            await world.run(Trip(trip="t1", nights=2), id="t1")
+
+
+async def test_a_saga_that_takes_longer_than_is_allowed_is_still_going() -> None:
+    async with World(Waiting) as world:
         with pytest.raises(StillGoing, match="still running"):
-            await world.run(Trip(trip="t1", nights=2), id="t1", within=timedelta(days=1))
+            await world.run(Waiting(), id="w", within=timedelta(days=1))
 
 
 def test_a_world_takes_nothing_but_sagas_and_participants() -> None:
