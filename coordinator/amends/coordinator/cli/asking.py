@@ -19,7 +19,7 @@ from amends.coordinator.cli.options import ASKING, By, Call, SagaId, command
 from amends.coordinator.cli.output import Output, waiting
 from amends.coordinator.cli.records import outcome_record
 from amends.coordinator.client import Handle, SagaClient
-from amends.coordinator.core.snapshot import Snapshot
+from amends.coordinator.core.snapshot import RunStatus, Snapshot
 from amends.coordinator.loading import load_saga
 from amends.coordinator.outcome import Outcome
 
@@ -202,14 +202,16 @@ async def retry(
     """Try what is stuck again."""
     async with _client(call) as client:
         await client.retry(saga_id, step, by=_operator(by), expected_version=saw)
-    _done(call, saga_id, "retried")
+        stuck = await _still_stuck(client, saga_id)
+    _done(call, saga_id, "retried", stuck)
 
 
 async def skip(call: Call, saga_id: SagaId, step: Step, reason: Reason, by: By = None, saw: Saw = None) -> None:
     """Leave a stuck step, or undo, as it is. The saga lists it as waived for ever."""
     async with _client(call) as client:
         await client.skip(saga_id, step, reason=reason, by=_operator(by), expected_version=saw)
-    _done(call, saga_id, "skipped", step)
+        stuck = await _still_stuck(client, saga_id)
+    _done(call, saga_id, "skipped", "; ".join(filter(None, (step, stuck))))
 
 
 async def resolve(
@@ -242,7 +244,16 @@ async def resolve(
             await client.resolve_forward(saga_id, step, told, reason=reason, by=who, expected_version=saw)
         else:
             await client.resolve_back(saga_id, step, reason=reason, by=who, expected_version=saw)
-    _done(call, saga_id, "resolved", f"{step} {'forward' if forward else 'back'}")
+        stuck = await _still_stuck(client, saga_id)
+    _done(call, saga_id, "resolved", "; ".join(filter(None, (f"{step} {'forward' if forward else 'back'}", stuck))))
+
+
+async def _still_stuck(client: SagaClient, saga_id: str) -> str:
+    """What is stuck now, after an operator's word was applied; it may be the same step again."""
+    snapshot = await client.snapshot(saga_id)
+    runs = [run for run in snapshot.runs.values() if run.status in (RunStatus.STUCK, RunStatus.UNDO_STUCK)]
+    told = [f"{run.step} ({run.failure.error}: {run.failure.message})" if run.failure else run.step for run in runs]
+    return f"stuck now: {', '.join(told)}" if told else ""
 
 
 def add_to(app: typer.Typer) -> None:
