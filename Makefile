@@ -28,7 +28,7 @@ lint: $(READY)
 
 typecheck: $(READY)
 	$(BIN)/mypy
-	$(BIN)/mypy examples
+	$(BIN)/mypy examples benchmarks
 
 bench: $(READY) ## how fast, as ratios to what the parts allow
 	$(BIN)/python -m benchmarks

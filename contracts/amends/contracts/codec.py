@@ -1,7 +1,7 @@
 """Turning structs into bytes and back: JSON by default, msgpack by choice."""
 
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -24,33 +24,13 @@ class Codec(Protocol):
     def decode(self, data: bytes | msgspec.Raw, type: type[T]) -> T: ...
 
 
-class JsonCodec:
-    """JSON as msgspec writes it. Times are RFC 3339, decimals and UUIDs strings."""
+class _MsgspecCodec:
+    """A format that msgspec writes."""
 
-    content_type = "application/json"
-
-    def __init__(self) -> None:
-        self.encode = msgspec.json.Encoder().encode
-        self._decoder: Any = cache(msgspec.json.Decoder)
-
-    def decode(self, data: bytes | msgspec.Raw, type: type[T]) -> T:
-        try:
-            value: T = self._decoder(type).decode(data)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise DecodeError(_name(type), _problem(error)) from None
-        return value
-
-
-class MsgpackCodec:
-    """MessagePack: smaller and faster than JSON, not readable by eye."""
-
-    content_type = "application/msgpack"
-
-    def __init__(self) -> None:
-        self.encode = msgspec.msgpack.Encoder().encode
-        self._decoder: Any = cache(msgspec.msgpack.Decoder)
+    def __init__(self, content_type: str, format: Any) -> None:
+        self.content_type = content_type
+        self.encode = format.Encoder().encode
+        self._decoder: Any = cache(format.Decoder)
 
     def decode(self, data: bytes | msgspec.Raw, type: type[T]) -> T:
         try:
@@ -72,8 +52,11 @@ def _name(type: Any) -> str:
     return str(getattr(type, "__tag__", None) or getattr(type, "__name__", type))
 
 
-JSON = JsonCodec()
-MSGPACK = MsgpackCodec()
+JSON: Final[Codec] = _MsgspecCodec("application/json", msgspec.json)
+"""JSON as msgspec writes it: times are RFC 3339, decimals and UUIDs strings."""
+
+MSGPACK: Final[Codec] = _MsgspecCodec("application/msgpack", msgspec.msgpack)
+"""MessagePack: smaller and faster than JSON, not readable by eye."""
 
 _CODECS: dict[str, Codec] = {codec.content_type: codec for codec in (JSON, MSGPACK)}
 

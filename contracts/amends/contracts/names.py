@@ -105,9 +105,10 @@ def topic_address(event_type: str) -> str:
     return f"event:{event_type}"
 
 
-_ADDRESS = re.compile(r"(?:service|client|event):.+|slot:\d{4}")
+_REPLY_ADDRESS = re.compile(r"(?:service|client):.+|slot:(\d{4})")
 
 
-def is_address(text: str) -> bool:
-    """Whether messages can be sent to this; what a foreign sender names may be anything."""
-    return _ADDRESS.fullmatch(text) is not None
+def is_reply_address(text: str) -> bool:
+    """Whether an answer can be sent to this: a service, a client or a slot. A foreign sender may name anything."""
+    found = _REPLY_ADDRESS.fullmatch(text)
+    return found is not None and int(found[1] or 0) < SLOTS

@@ -18,7 +18,7 @@ from msgspec import Struct
 from amends.brokers import Broker, Consumer, Delivery, Outgoing
 from amends.contracts import JSON, Envelope, Kind, TerminalError, UnknownTypeError, UsageError, slot_of
 from amends.contracts.errors import stack_of, text_of
-from amends.contracts.names import check_saga_id, is_address, slot_address
+from amends.contracts.names import check_saga_id, is_reply_address, slot_address
 from amends.contracts.payloads import Notice, Start
 from amends.coordinator.actors import Actor, Actors
 from amends.coordinator.core import DoesNotFit, Policy, Transition, Verdict, encode_state, interests, start, transition
@@ -162,7 +162,7 @@ class Processor:
             decided.messages.append(Outgoing(slot_address(slot_of(envelope.subject)), envelope))
             decided.handled.append(delivery)
             return None
-        if envelope.reply_to is not None and not is_address(envelope.reply_to):
+        if envelope.reply_to is not None and not is_reply_address(envelope.reply_to):
             detail = f"{envelope.reply_to[:80]!r} is no address to answer to"
             decided.dead.append(Dead(delivery, "undecodable", detail))
             return None

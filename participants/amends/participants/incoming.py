@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Struct
 
 from amends.brokers import Delivery
 from amends.contracts import Command, Compensation, Envelope, Kind, Reply, TerminalError, UnknownTypeError, codec_for
 from amends.contracts import payloads as wire
+from amends.contracts.names import is_reply_address
 from amends.participants.context import Context, Undoes
 from amends.participants.handlers import Handler
 from amends.participants.intake import Intake
 from amends.participants.rows import Begin, BeginUndo, Claimed, Recording, Settle
-
-_ADDRESS: Final = re.compile(r"slot:\d{4}$|service:.|client:.")
 
 
 class Incoming(Struct, frozen=True, eq=False):
@@ -64,7 +62,7 @@ class Reader:
         envelope = delivery.envelope
         if envelope is None:
             return Unreadable(delivery, "undecodable", delivery.problem)
-        if envelope.reply_to is not None and not _ADDRESS.match(envelope.reply_to):
+        if envelope.reply_to is not None and not is_reply_address(envelope.reply_to):
             return Unreadable(delivery, "undecodable", f"{envelope.reply_to[:80]!r} is no address to reply to")
         try:
             match envelope.kind:

@@ -10,6 +10,7 @@ from amends.contracts.names import (
     check_saga_id,
     client_address,
     command_key,
+    is_reply_address,
     is_wire_name,
     kebab,
     run_key,
@@ -126,3 +127,23 @@ def test_addresses_are_fixed_for_ever() -> None:
     assert slot_address(1023) == "slot:1023"
     assert client_address("c1") == "client:c1"
     assert topic_address("order-placed.v1") == "event:order-placed.v1"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        (service_address("shop"), True),
+        (client_address("c1"), True),
+        (slot_address(0), True),
+        (slot_address(SLOTS - 1), True),
+        (f"slot:{SLOTS}", False),
+        ("slot:12", False),
+        ("slot:00010", False),
+        (topic_address("paid.v1"), False),
+        ("service:", False),
+        ("nowhere", False),
+        ("", False),
+    ],
+)
+def test_answers_go_to_services_clients_and_slots_that_exist(text: str, is_one: bool) -> None:
+    assert is_reply_address(text) is is_one
