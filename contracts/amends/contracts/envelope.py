@@ -99,7 +99,7 @@ class Envelope(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     def attributes(self) -> dict[str, str]:
         """The CloudEvents attributes as text, without the data; an adapter adds its binding's prefix."""
         out = {"specversion": "1.0"}
-        for field, attribute in _ATTRIBUTES.items():
+        for field, attribute in ATTRIBUTES.items():
             value = getattr(self, field)
             if value is None or value == "":
                 continue
@@ -113,7 +113,7 @@ class Envelope(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
         Raises `TerminalError` naming the attribute that is missing or malformed.
         """
         found: dict[str, Any] = {}
-        for field, attribute in _ATTRIBUTES.items():
+        for field, attribute in ATTRIBUTES.items():
             text = attributes.get(attribute)
             if text is None:
                 continue
@@ -123,14 +123,15 @@ class Envelope(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
                 raise TerminalError(f"envelope attribute {attribute!r} is malformed: {text[:80]!r}") from None
         for field in ("id", "kind", "type", "source", "subject"):
             if field not in found:
-                raise TerminalError(f"envelope attribute {_ATTRIBUTES[field]!r} is missing")
-        found.setdefault("time", _EPOCH)
+                raise TerminalError(f"envelope attribute {ATTRIBUTES[field]!r} is missing")
+        found.setdefault("time", EPOCH)
         return cls(data=data, **found)
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""The time of a message whose sender told none."""
 
-_ATTRIBUTES: Final = {
+ATTRIBUTES: Final = {
     "id": "id",
     "kind": "amendskind",
     "type": "type",
