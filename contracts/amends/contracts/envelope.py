@@ -110,6 +110,7 @@ class Envelope(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     def from_attributes(cls, attributes: Mapping[str, str], data: bytes) -> Envelope:
         """Read an envelope from CloudEvents attributes. Unknown attributes are ignored.
 
+        Without `amendskind` it is an event, and an event needs no subject: who publishes events need not know amends.
         Raises `TerminalError` naming the attribute that is missing or malformed.
         """
         found: dict[str, Any] = {}
@@ -121,7 +122,9 @@ class Envelope(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
                 found[field] = _READERS.get(field, str)(text)
             except ValueError:
                 raise TerminalError(f"envelope attribute {attribute!r} is malformed: {text[:80]!r}") from None
-        for field in ("id", "kind", "type", "source", "subject"):
+        if found.setdefault("kind", Kind.EVENT) is Kind.EVENT:
+            found.setdefault("subject", "")
+        for field in ("id", "type", "source", "subject"):
             if field not in found:
                 raise TerminalError(f"envelope attribute {ATTRIBUTES[field]!r} is missing")
         found.setdefault("time", EPOCH)

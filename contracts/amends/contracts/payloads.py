@@ -102,7 +102,7 @@ class Notice(Payload, frozen=True, kw_only=True):
     """The coordinator's answer to a client about one saga.
 
     `what` is `accepted` (with `existing` when the saga was there already), `refused` (with the problem), or
-    `ended`.
+    `ended`: then `status` says how, `completed` or `compensated`, and `code` and `problem` why the saga turned back.
     """
 
     __tag__: ClassVar[str] = "amends.notice.v1"
@@ -112,3 +112,4 @@ class Notice(Payload, frozen=True, kw_only=True):
     code: str = ""
     existing: bool = False
     version: int = 0
+    status: str = ""

@@ -145,6 +145,16 @@ def minimal(**changes: str) -> dict[str, str]:
     return {**least, **changes}
 
 
+def test_an_event_of_somebody_who_knows_nothing_of_amends_can_be_read() -> None:
+    envelope = Envelope.from_attributes({"specversion": "1.0", "id": "1", "type": "t.v1", "source": "s"}, b"{}")
+    assert (envelope.kind, envelope.subject) == (Kind.EVENT, "")
+
+
+def test_an_event_about_nothing_in_particular_loses_nothing() -> None:
+    about_nothing = msgspec.structs.replace(FULL, kind=Kind.EVENT, subject="")
+    assert Envelope.from_attributes(about_nothing.attributes(), about_nothing.data) == about_nothing
+
+
 def test_only_five_attributes_are_needed_and_unknown_ones_are_ignored() -> None:
     envelope = Envelope.from_attributes(minimal(colour="red", specversion="1.0"), b"{}")
     assert envelope == Envelope(
@@ -152,9 +162,9 @@ def test_only_five_attributes_are_needed_and_unknown_ones_are_ignored() -> None:
     )
 
 
-@pytest.mark.parametrize("missing", ["id", "amendskind", "type", "source", "subject"])
+@pytest.mark.parametrize("missing", ["id", "type", "source", "subject"])
 def test_a_missing_attribute_is_named(missing: str) -> None:
-    attributes = minimal()
+    attributes = minimal(amendskind="reply")
     del attributes[missing]
     with pytest.raises(TerminalError, match=f"envelope attribute '{missing}' is missing"):
         Envelope.from_attributes(attributes, b"")

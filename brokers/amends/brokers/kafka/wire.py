@@ -42,7 +42,7 @@ class Outbound(Struct, frozen=True, array_like=True, gc=False):
 
 def key_of(envelope: Envelope) -> str:
     """What keeps messages in order: the same key, the same partition."""
-    return envelope.partition_key or envelope.subject
+    return envelope.partition_key or envelope.subject or envelope.id
 
 
 def headers_of(envelope: Envelope) -> Headers:

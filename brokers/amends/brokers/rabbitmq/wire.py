@@ -1,7 +1,8 @@
 """Envelopes as AMQP 0-9-1 messages: the CloudEvents AMQP binding in binary content mode.
 
 Each attribute is a header `cloudEvents:<name>` with its text as value, but for `datacontenttype`, which is the property
-`content-type`. Read are also `cloudEvents_<name>`, and values of other types than text.
+`content-type`. Read are also `cloudEvents_<name>`, and values of other types than text; a time may be a number, of
+milliseconds since 1970, as other implementations of the binding write it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ Headers = dict[str, Any]
 
 _PREFIXES: Final = ("cloudEvents:", "cloudEvents_")
 _PREFIX_LENGTH: Final = len(_PREFIXES[0])
+_TIMES: Final = ("time", "issuedat", "notafter")
 
 
 class Parcel(Struct, eq=False):
@@ -45,14 +47,14 @@ def pack(envelope: Envelope, exchange: str, key: str, *, mandatory: bool) -> Par
 
 def unpack(headers: Mapping[str, Any], content_type: str | None, body: bytes) -> tuple[Envelope | None, str]:
     """The envelope of a message, or None and why it is none."""
-    attributes = {
-        name[_PREFIX_LENGTH:]: value if type(value) is str else _text(value)
-        for name, value in headers.items()
-        if name.startswith(_PREFIXES)
-    }
-    if content_type:
-        attributes["datacontenttype"] = content_type
     try:
+        attributes = {
+            name[_PREFIX_LENGTH:]: value if type(value) is str else _text(name[_PREFIX_LENGTH:], value)
+            for name, value in headers.items()
+            if name.startswith(_PREFIXES)
+        }
+        if content_type:
+            attributes["datacontenttype"] = content_type
         return Envelope.from_attributes(attributes, body), ""
     except Exception as error:
         # whatever it is, it must not keep what comes after it
@@ -64,10 +66,12 @@ def _header(attribute: str) -> str:
     return _PREFIXES[0] + attribute
 
 
-def _text(value: object) -> str:
+def _text(attribute: str, value: object) -> str:
     match value:
         case bool():
             return "true" if value else "false"
+        case int() if attribute in _TIMES:
+            return datetime.fromtimestamp(value / 1000, UTC).isoformat()
         case datetime():
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         case bytes():

@@ -168,7 +168,7 @@ def _decide(turn: Turn, message: AnyInput) -> tuple[Verdict, str]:
 def _watch(turn: Turn, message: Watch) -> tuple[Verdict, str]:
     assert message.reply_to is not None
     if turn.phase.ended:
-        turn.answer(message.reply_to, message.message_id, Notice(what="ended", version=turn.before.version))
+        turn.answer(message.reply_to, message.message_id, turn.outcome(turn.before.version))
         return Verdict.DUPLICATE, "it has ended"
     if message.reply_to in turn.watchers:
         return Verdict.DUPLICATE, "it is watched from there already"

@@ -185,7 +185,12 @@ class Turn:
         self.note(What.COMPLETED if phase is Phase.COMPLETED else What.COMPENSATED)
         self.effects.append(End(phase))
         for watcher in self.watchers:
-            self.effects.append(Notify(watcher, Notice(what="ended", version=self.before.version + 1), ""))
+            self.effects.append(Notify(watcher, self.outcome(self.before.version + 1), ""))
+
+    def outcome(self, version: int) -> Notice:
+        """How the saga has ended, and why."""
+        told = Notice(what="ended", version=version, status=self.phase.value)
+        return told if self.failure is None else replace(told, code=self.failure.error, problem=self.failure.message)
 
     def after(self, wait: timedelta) -> datetime:
         """The moment that far from now."""

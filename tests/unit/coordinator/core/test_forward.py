@@ -110,6 +110,7 @@ def test_the_one_who_starts_is_told_and_hears_of_the_end() -> None:
     assert play.effects[0] == End(Phase.COMPLETED)
     notify = play.effect(Notify)
     assert (notify.reply_to, notify.notice.what, notify.notice.version) == ("client:1", "ended", play.snapshot.version)
+    assert (notify.notice.status, notify.notice.code, notify.notice.problem) == ("completed", "", "")
 
 
 def test_each_reply_is_given_to_the_saga_and_lets_the_next_step_go() -> None:
@@ -633,6 +634,15 @@ def test_watchers_are_told_of_the_end_and_only_once_each() -> None:
     assert play.effect(Notify).reply_to == "client:1"
     assert play.tell(Watch(message_id="w3", reply_to="client:2")) is Verdict.DUPLICATE
     assert (play.notice.what, play.effect(Notify).reply_to) == ("ended", "client:2")
+
+
+def test_who_watches_is_told_how_it_ended_and_why() -> None:
+    play = Play(Order(), reply_to="client:1")
+    play.rejected("reserve", SoldOut(left=2))
+    first = play.notice
+    assert (first.status, first.code, first.problem) == ("compensated", "sold-out.v1", "only 2 left")
+    play.tell(Watch(message_id="w1", reply_to="client:2"))
+    assert play.notice == first
 
 
 def test_the_oldest_watchers_give_way() -> None:
