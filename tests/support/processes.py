@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,12 +23,13 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 class Process:
-    """An `amends` process whose lines can be waited for. Standard output and error come as one stream."""
+    """An `amends` process, or one of another `command`, whose lines can be waited for. Standard output and error come
+    as one stream."""
 
-    def __init__(self, *arguments: str, cwd: Path, **variables: str) -> None:
+    def __init__(self, *arguments: str, cwd: Path, command: Sequence[str] = tuple(COMMAND), **variables: str) -> None:
         self.lines: list[str] = []
         self._popen = subprocess.Popen(
-            [*COMMAND, *arguments],
+            [*command, *arguments],
             cwd=cwd,
             env=environment(**variables),
             stdout=subprocess.PIPE,
