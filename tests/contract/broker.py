@@ -478,6 +478,15 @@ class BrokerContract(ABC):
         assert sorted(ids(await receive(two, 2))) == ["paid.v1", "placed.v1"]
         assert await self.left_in(broker, one, topic_address("placed.v1")) == ["placed.v1"]
 
+    async def test_an_event_about_nothing_in_particular_arrives_as_it_was_published(self, broker: Broker) -> None:
+        subscriber = await broker.subscribe("one", ["placed.v1"])
+        event = Envelope(
+            id="e1", kind=Kind.EVENT, type="placed.v1", source="test", subject="", time=T0, data=b'{"a": 1}'
+        )
+        await broker.publish([Outgoing(topic_address("placed.v1"), event)])
+        (delivery,) = await receive(subscriber, 1)
+        assert (delivery.envelope, delivery.problem) == (event, "")
+
     async def test_consumers_with_one_subscriber_name_compete(self, broker: Broker) -> None:
         first = await broker.subscribe("one", ["placed.v1"])
         second = await (await self.another()).subscribe("one", ["placed.v1"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import cache
+from inspect import signature
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -23,16 +25,20 @@ from tests.docs.pages import ROOT, blocks
 
 from amends.brokers import Outgoing, ShardMap
 from amends.brokers.kafka import wire as kafka_wire
+from amends.brokers.kafka.assignor import KeepingAssignor
 from amends.brokers.kafka.broker import KafkaBroker
 from amends.brokers.kafka.options import KafkaOptions
+from amends.brokers.kafka.topics import Topics
 from amends.brokers.queues import queue_of
 from amends.brokers.rabbitmq.broker import DELIVERY_LIMIT, RabbitmqBroker
 from amends.brokers.rabbitmq.names import NAMESPACE, Names
-from amends.brokers.rabbitmq.topology import Topology
+from amends.brokers.rabbitmq.topology import UNLIMITED, Topology
 from amends.brokers.rabbitmq.wire import pack, unpack
 from amends.contracts import Envelope, Kind, ReplyOutcome, slot_of
 from amends.contracts.envelope import ATTRIBUTES
 from amends.contracts.names import slot_address
+from amends.coordinator import Policy
+from amends.participants import Participant
 from amends.participants.answers import reply_to
 from amends.participants.rows import Answered, Recording
 
@@ -211,3 +217,43 @@ def test_a_reply_copies_what_the_page_says() -> None:
     assert listed is not None
     assert copied == set(re.findall(r"`(\w+)`", listed[1]))
     assert ours["causationid"] == theirs["id"]
+
+
+def test_the_numbers_are_those_of_the_code() -> None:
+    policy, kafka_options = Policy(), KafkaOptions(servers=("nowhere:9092",))
+    waits = [replace(policy.resend, jitter=0).wait(attempt).total_seconds() for attempt in range(1, 6)]
+    assert "after {:.0f} s, then {:.0f}, {:.0f}, {:.0f}, {:.0f}, …".format(*waits) in TEXT
+    assert (policy.resend.jitter, policy.command_ttl) == (0.2, timedelta(minutes=5))
+    assert (policy.retry.attempts, policy.retriable.attempts) == (3, None)
+    assert (policy.undo_retry.attempts, policy.settle_retry.attempts) == (10, 10)
+    assert signature(Participant).parameters["skew"].default == 5
+    assert signature(RabbitmqBroker.consume_service).parameters["prefetch"].default == 256
+    assert (kafka_options.partitions, kafka_options.retention_s) == (8, timedelta(days=7).total_seconds())
+    topic = Topics(kafka_options, ShardMap())._new("t", 1)
+    assert f"`max.message.bytes={topic.topic_configs['max.message.bytes']}`" in TEXT
+    assert f"{kafka_options.max_message_bytes:,} bytes" in TEXT
+    assert f"`{KeepingAssignor.name}`" in TEXT
+    assert f"`x-delivery-limit` {UNLIMITED} " in TEXT
+
+
+def test_topics_and_groups_are_named_so() -> None:
+    topics = Topics(KafkaOptions(servers=("nowhere:9092",)), ShardMap())
+    found = {
+        "amends.shards.vN": topics.shards.replace("v1", "vN"),
+        "amends.service.NAME": topics.of_service("NAME"),
+        "amends.event.TYPE": topics.of_event("TYPE"),
+        "amends.clients": topics.clients,
+        "amends.dead-letters": topics.dead_letters,
+    }
+    assert [*found] == [*found.values()] == [name for name in cells("## On Kafka") if name.startswith("amends.")]
+    assert topics.group("service.NAME") == "amends.service.NAME"
+    assert topics.group("subscriber.NAME") == "amends.subscriber.NAME"
+
+
+def test_queues_and_exchanges_are_named_so() -> None:
+    names = Names.of(NAMESPACE)
+    told = set(cells("## On RabbitMQ", 1))
+    ours = {names.slots, names.events, names.dead_letters, names.service("NAME"), names.subscriber("NAME")}
+    assert {*ours, names.client("NAME")} <= told
+    assert names.shard(3) == "amends.v1.shard.03"
+    assert names.record("map") == "amends.v1.record.map"

@@ -25,8 +25,11 @@ pytest.importorskip("redis")
 from examples.orders.messages import Charge, PaymentRefused, PaymentTaken, Refund
 from examples.orders.world import Ending, Order, make_order, prepare
 from tests.support.processes import Process
+from tests.support.rabbitmq import Rabbit
 
 from amends.brokers import Broker, Consumer, Outgoing, connect_broker
+from amends.brokers.kafka import KafkaOptions
+from amends.brokers.kafka.topics import delete_installation
 from amends.contracts import JSON, Envelope, Kind, ReplyOutcome
 from amends.contracts.names import client_address, service_address
 from amends.contracts.payloads import Failure, Recorded, Settle, Undo
@@ -60,11 +63,21 @@ class Place(NamedTuple):
         surroundings = {"PYTHONPATH": str(ROOT), "ORDERS_HOME": str(home)}
         return Process("run", module, "--broker", self.url, *arguments, cwd=ROOT, **surroundings)
 
+    async def remove(self) -> None:
+        """Leave nothing behind."""
+        if self.kind == "rabbitmq":
+            services = ("inventory", "payments", "shipping")
+            await Rabbit(self.server, self.name).remove(services=services, subscribers=["amends-coordinator"])
+        else:
+            await delete_installation(KafkaOptions.parse(self.url))
+
 
 @pytest.fixture(scope="module", params=["rabbitmq", "kafka"])
-def place(request: pytest.FixtureRequest) -> Place:
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     server: str = request.getfixturevalue(f"{request.param}_url")
-    return Place(request.param, server, f"plain-{uuid4().hex[:8]}")
+    place = Place(request.param, server, f"plain-{uuid4().hex[:8]}")
+    yield place
+    asyncio.run(place.remove())
 
 
 def entries(file: Path) -> dict[str, list[int]]:
@@ -278,6 +291,7 @@ def service(
         yield service
     finally:
         process.close()
+        asyncio.run(place.remove())
 
 
 @pytest.fixture

@@ -48,6 +48,24 @@ class Rabbit:
         finally:
             await connection.close()
 
+    async def remove(self, shards: int = 8, services: Iterable[str] = (), subscribers: Iterable[str] = ()) -> None:
+        """Delete the whole installation, also if it is not all there."""
+        connection = await aiormq.connect(self.url)
+        try:
+            channel = await connection.channel()
+            for queue in (
+                *("dead-letters", "record.map"),
+                *(f"shard.{shard:02d}" for shard in range(shards)),
+                *(f"service.{service}" for service in services),
+                *(f"subscriber.{subscriber}" for subscriber in subscribers),
+                *(f"record.subscription.{subscriber}" for subscriber in subscribers),
+            ):
+                await channel.queue_delete(self.name(queue))
+            for exchange in ("slots", "events", "members", "dead-letters"):
+                await channel.exchange_delete(self.name(exchange))
+        finally:
+            await connection.close()
+
     async def put(self, queue: str, body: bytes, headers: dict[str, object] | None = None) -> None:
         """Publish a message as a stranger would."""
         connection = await aiormq.connect(self.url)

@@ -82,6 +82,11 @@ def test_we_read_what_cloudevents_writes() -> None:
     assert sent.key == key_of(envelope)
 
 
+def test_events_about_nothing_in_particular_are_spread_by_their_ids() -> None:
+    event = Envelope(id="e1", kind=Kind.EVENT, type="t.v1", source="s", subject="", time=T0)
+    assert key_of(event) == "e1"
+
+
 @pytest.mark.parametrize(
     ("headers", "says"),
     [
