@@ -26,10 +26,8 @@ from tests.docs.pages import ROOT, blocks
 from amends.brokers import Outgoing, ShardMap
 from amends.brokers.kafka import wire as kafka_wire
 from amends.brokers.kafka.assignor import KeepingAssignor
-from amends.brokers.kafka.broker import KafkaBroker
 from amends.brokers.kafka.options import KafkaOptions
 from amends.brokers.kafka.topics import Topics
-from amends.brokers.queues import queue_of
 from amends.brokers.rabbitmq.broker import DELIVERY_LIMIT, RabbitmqBroker
 from amends.brokers.rabbitmq.names import NAMESPACE, Names
 from amends.brokers.rabbitmq.topology import UNLIMITED, Topology
@@ -91,12 +89,11 @@ def on_rabbitmq(message: Outgoing) -> Example:
 
 def on_kafka(message: Outgoing) -> Example:
     """A message as our Kafka adapter sends it."""
-    broker = KafkaBroker(KafkaOptions(servers=("nowhere:9092",)), ShardMap())
-    queue = queue_of(message.address, broker.shard_map)
-    topic, key = broker._topic(queue), kafka_wire.key_of(message.envelope)
-    partition = slot_of(key) * 8 // 1024
-    if queue.startswith("shard:"):
-        assert partition == int(queue.removeprefix("shard:"))
+    topics = Topics(KafkaOptions(servers=("nowhere:9092",)), ShardMap())
+    kind, _, name = message.address.partition(":")
+    topic = topics.of_service(name) if kind == "service" else topics.shards
+    key = kafka_wire.key_of(message.envelope)
+    partition = ShardMap().shard_of(slot_of(key))
     to = f'topic "{topic}", partition {partition} of 8, key "{key}"'
     headers = {name: value.decode() for name, value in kafka_wire.headers_of(message.envelope)}
     content_type = headers.pop("content-type")
