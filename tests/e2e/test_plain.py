@@ -402,12 +402,16 @@ async def test_what_cannot_be_read_is_a_dead_letter_and_the_others_go_on(service
     await desk.send(unknown, nameless)
     assert await desk.outcome(desk.command()) is ReplyOutcome.DONE
 
-    async def buried() -> set[tuple[str, str]]:
+    async def buried() -> set[tuple[str, str, str]]:
         letters = await desk.broker.dead_letters()
-        return {(letter.queue, letter.envelope.id) for letter in letters if letter.envelope is not None}
+        return {(letter.queue, letter.reason, letter.envelope.id) for letter in letters if letter.envelope is not None}
 
+    expected = {
+        ("service:payments", "unknown-type", unknown.id),
+        ("service:payments", "undecodable", nameless.id),
+    }
     async with asyncio.timeout(PATIENCE_S):
-        while not {("service:payments", letter.id) for letter in (unknown, nameless)} <= await buried():
+        while not expected <= await buried():
             await asyncio.sleep(0.05)
 
 

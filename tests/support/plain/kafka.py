@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 from zlib import crc32
 
@@ -14,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from cloudevents.core.bindings import kafka
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
-from tests.support.plain.messages import Unreadable, slot_of
+from tests.support.plain.messages import Unreadable, about, slot_of
 
 
 class FromKafka:
@@ -75,15 +74,9 @@ class Kafka:
 
     async def bury(self, received: FromKafka, unreadable: Unreadable) -> None:
         record = received.record
-        about = {
-            "amends-queue": f"service:{received.service}",
-            "amends-reason": unreadable.reason,
-            "amends-detail": str(unreadable),
-            "amends-at": datetime.now(UTC).isoformat(),
-            "amends-deliveries": "1",
-            "amends-origin": f"{record.topic}/{record.partition}/{record.offset}",
-        }
-        headers = [*record.headers, *((name, text.encode()) for name, text in about.items())]
+        told = about(unreadable, received.service)
+        told["amends-origin"] = f"{record.topic}/{record.partition}/{record.offset}"
+        headers = [*record.headers, *((name, text.encode()) for name, text in told.items())]
         topic = f"{self._prefix}.dead-letters"
         await self._producer.send_and_wait(topic, record.value, record.key, partition=0, headers=headers)
         await self.done(received)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any, Protocol
 from zlib import crc32
 
@@ -25,7 +26,9 @@ class Unreadable(Exception):
 
 
 class Received(Protocol):
-    """A message in hand."""
+    """A message in hand, from the queue of a service."""
+
+    service: str
 
     def read(self) -> CloudEvent:
         """Raises `Unreadable`."""
@@ -60,6 +63,17 @@ def slot_of(saga_id: str) -> int:
 
 def slot_address(saga_id: str) -> str:
     return f"slot:{slot_of(saga_id):04d}"
+
+
+def about(unreadable: Unreadable, service: str) -> dict[str, str]:
+    """What is told of a dead letter, beside its own headers."""
+    return {
+        "amends-queue": f"service:{service}",
+        "amends-reason": unreadable.reason,
+        "amends-detail": str(unreadable),
+        "amends-at": datetime.now(UTC).isoformat(),
+        "amends-deliveries": "1",
+    }
 
 
 def reply(asked: CloudEvent, source: str, outcome: str, type: str, data: dict[str, Any]) -> CloudEvent:

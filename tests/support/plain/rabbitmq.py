@@ -12,7 +12,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError
 from cloudevents.core.bindings import amqp
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
-from tests.support.plain.messages import Unreadable
+from tests.support.plain.messages import Unreadable, about
 
 PREFETCH = 64
 
@@ -20,8 +20,8 @@ PREFETCH = 64
 class FromRabbitmq:
     """A message in hand."""
 
-    def __init__(self, message: AbstractIncomingMessage) -> None:
-        self.message = message
+    def __init__(self, message: AbstractIncomingMessage, service: str) -> None:
+        self.message, self.service = message, service
 
     def read(self) -> CloudEvent:
         try:
@@ -48,13 +48,22 @@ class Rabbitmq:
         print("Running", flush=True)
         async with queue.iterator() as messages:
             async for message in messages:
-                yield FromRabbitmq(message)
+                yield FromRabbitmq(message, service)
 
     async def done(self, received: FromRabbitmq) -> None:
         await received.message.ack()
 
     async def bury(self, received: FromRabbitmq, unreadable: Unreadable) -> None:
-        await received.message.reject(requeue=False)
+        message = received.message
+        headers: Any = {**message.headers, **about(unreadable, received.service)}
+        letter = aio_pika.Message(
+            message.body,
+            headers=headers,
+            content_type=message.content_type,
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        )
+        await self._channel.default_exchange.publish(letter, f"{self._prefix}.dead-letters")
+        await self.done(received)
 
     async def listen(self, client: str) -> AsyncIterator[CloudEvent]:
         queue = await self._channel.declare_queue(f"{self._prefix}.client.{client}", exclusive=True, auto_delete=True)
