@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import pytest
+from msgspec.structs import replace
 
 from amends.brokers import Broker, Consumer, ConsumerClosed, Delivery, Outgoing
 from amends.contracts import Envelope, Kind, UsageError
@@ -395,6 +396,106 @@ class BrokerContract(ABC):
         assert ids(await receive(consumer, 1)) == ["1"]
         (letter,) = await broker.dead_letters()
         assert (letter.reason, letter.deliveries, letter.envelope) == ("delivery-limit", 3, envelope("0"))
+
+    # many messages in one call, which an adapter may put together
+
+    async def test_many_messages_of_one_call_arrive_at_each_address_complete_and_in_order(self, broker: Broker) -> None:
+        addresses = (STOCK, slot_address(700), client_address("c1"), topic_address("placed.v1"))
+        consumers = [
+            await broker.consume_service("inventory"),
+            await broker.consume_shards(Shares()[0]),
+            await broker.consume_client("c1"),
+            await broker.subscribe("one", ["placed.v1"]),
+        ]
+        other = await self.another()
+        await other.publish([message(address, str(number)) for number in range(150) for address in addresses])
+        for consumer in consumers:
+            got: list[Delivery] = []
+            async with asyncio.timeout(GUARD_S):
+                while len(got) < 150:
+                    batch = await consumer.receive(7)
+                    assert len(batch) <= 7
+                    await consumer.ack(batch)
+                    got += batch
+            assert ids(got) == [str(number) for number in range(150)]
+            assert {(d.envelope, d.deliveries, d.body, d.problem) for d in got[:1]} == {(envelope("0"), 1, b"", "")}
+
+    async def test_calls_large_and_small_mix_and_every_message_arrives_once(self, broker: Broker) -> None:
+        stock, shards = await broker.consume_service("inventory"), await broker.consume_shards(Shares()[0])
+        numbers = iter(range(400))
+        for size in (1, 60, 2, 5, 1, 100, 31, 200):
+            batch = [str(next(numbers)) for _ in range(size)]
+            await broker.publish([message(STOCK, id) for id in batch])
+            await broker.publish([message(slot_address(int(id)), id) for id in batch])
+        for consumer in (stock, shards):
+            got: list[Delivery] = []
+            while len(got) < 400:
+                got += await receive(consumer, 50)
+                await consumer.ack(got[-50:])
+            assert ordered(got) == [str(number) for number in range(400)]
+            assert {d.deliveries for d in got} == {1}
+        assert await self.left_in(broker, stock, STOCK) == []
+
+    async def test_messages_that_are_large_together_arrive(self, broker: Broker) -> None:
+        stock = await broker.consume_service("inventory")
+        sent = [replace(envelope(str(number)), data=bytes([number]) * 150_000) for number in range(12)]
+        await broker.publish([Outgoing(STOCK, one) for one in sent])
+        assert [d.envelope for d in await receive(stock, 12)] == sent
+
+    @pytest.mark.parametrize("address", [STOCK, slot_address(7)])
+    async def test_some_of_a_call_are_acknowledged_and_the_others_come_again(
+        self, broker: Broker, address: str
+    ) -> None:
+        other = await self.another()
+        consumer = await self.consume(other, address)
+        await broker.publish(numbered(address, range(40)))
+        got = await receive(consumer, 35)
+        await consumer.ack(got[1:30:2])
+        await consumer.ack(got[3:20])
+        await other.close()
+        left = [number for number in range(40) if number not in {*range(1, 30, 2), *range(3, 20)}]
+        again = await receive(await self.consume(broker, address), len(left))
+        assert ordered(again) == [str(number) for number in left]
+        assert {d.deliveries >= 2 for d in again if int(ids([d])[0]) < 35} == {True}
+
+    @pytest.mark.parametrize("address", [STOCK, slot_address(7)])
+    async def test_some_of_a_call_are_released_and_come_again(self, broker: Broker, address: str) -> None:
+        consumer = await self.consume(broker, address)
+        await broker.publish(numbered(address, range(40)))
+        got = await receive(consumer, 40)
+        await consumer.ack(got[::2])
+        await consumer.release(got[1::2])
+        again = await receive(consumer, 20)
+        assert (ordered(again), {d.deliveries for d in again}) == ([str(n) for n in range(1, 40, 2)], {2})
+        await consumer.ack(again)
+        await consumer.close()
+        assert await self.left_in(broker, await self.consume(broker, address), address) == []
+
+    async def test_a_call_that_is_released_as_a_whole_comes_again(self, broker: Broker) -> None:
+        consumer = await broker.consume_service("inventory")
+        await broker.publish(numbered(STOCK, range(40)))
+        await consumer.release(await receive(consumer, 40))
+        await consumer.close()
+        again = await receive(await broker.consume_service("inventory"), 40)
+        assert ordered(again) == [str(number) for number in range(40)]
+        assert {d.deliveries >= 2 for d in again} == {True}
+
+    async def test_one_of_a_call_becomes_a_dead_letter_and_the_others_do_not(self, broker: Broker) -> None:
+        consumer = await broker.consume_service("inventory")
+        await broker.publish(numbered(STOCK, range(40)))
+        got = await receive(consumer, 40)
+        await consumer.dead_letter(got[5], "refused", "not this one")
+        await consumer.ack([*got[:5], *got[6:]])
+        await consumer.close()
+        (letter,) = await broker.dead_letters()
+        assert (letter.queue, letter.reason, letter.envelope) == (STOCK, "refused", envelope("5"))
+        assert await self.left_in(broker, await broker.consume_service("inventory"), STOCK) == []
+
+    async def consume(self, broker: Broker, address: str) -> Consumer:
+        """A consumer of what is sent to the service, or to a slot."""
+        if address == STOCK:
+            return await broker.consume_service("inventory")
+        return await broker.consume_shards(Shares()[0])
 
     # dead letters
 

@@ -1,6 +1,7 @@
 """A program of its own on the RabbitMQ broker: takes shards, or the commands of a service, and keeps what it gets.
 
-`rabbitmq_child.py URL NAMESPACE shards|SERVICE`, prints `holds N` and `got ID` lines, and never acknowledges.
+`rabbitmq_child.py URL NAMESPACE shards|SERVICE [NUMBER]` prints `ready`, `holds N` and `got ID` lines. It acknowledges
+the first NUMBER messages, prints `acked NUMBER`, and acknowledges no others.
 """
 
 from __future__ import annotations
@@ -11,13 +12,22 @@ import sys
 from amends.brokers.rabbitmq import RabbitmqBroker
 
 
-async def main(url: str, namespace: str, what: str) -> None:
+async def main(url: str, namespace: str, what: str, number: str = "0") -> None:
     broker = await RabbitmqBroker.open(url, namespace=namespace)
     if what == "shards":
         consumer = await broker.consume_shards(lambda shards: print("holds", len(shards), flush=True))
     else:
         consumer = await broker.consume_service(what)
-        print("ready", flush=True)
+    print("ready", flush=True)
+    left = int(number)
+    while left:
+        deliveries = await consumer.receive(left)
+        await consumer.ack(deliveries)
+        left -= len(deliveries)
+        if not left:
+            # an answer to a request: by then the acknowledgements have arrived, too
+            await broker.dead_letters()
+            print("acked", number, flush=True)
     while True:
         for delivery in await consumer.receive():
             print("got", delivery.envelope.id if delivery.envelope else "?", flush=True)

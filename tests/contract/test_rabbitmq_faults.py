@@ -200,7 +200,8 @@ async def test_after_a_cut_connection_stale_acknowledgements_are_ignored_and_mes
     address = URL(rabbit.url)
     async with Proxy(address.port or 5672) as proxy, opened(rabbit, str(address.with_port(proxy.port))) as distant:
         consumer = await distant.consume_service("inventory")
-        await broker.publish(numbered(STOCK, range(4)))
+        for one in numbered(STOCK, range(4)):
+            await broker.publish([one])
         got = await receive(consumer, 4)
         await consumer.ack(got[:1])
         # an answer to a request: by then the acknowledgement has arrived, too

@@ -40,7 +40,7 @@ class Rabbit:
             for queue in ("dead-letters", *(f"shard.{shard:02d}" for shard in range(shards))):
                 await channel.queue_purge(self.name(queue))
             for queue in (
-                *(f"service.{service}" for service in services),
+                *(f"{kind}.{service}" for kind in ("service", "packs") for service in services),
                 *(f"subscriber.{subscriber}" for subscriber in subscribers),
                 *(f"record.subscription.{subscriber}" for subscriber in subscribers),
             ):
@@ -66,12 +66,14 @@ class Rabbit:
         finally:
             await connection.close()
 
-    async def put(self, queue: str, body: bytes, headers: dict[str, object] | None = None) -> None:
+    async def put(
+        self, queue: str, body: bytes, headers: dict[str, object] | None = None, content_type: str | None = None
+    ) -> None:
         """Publish a message as a stranger would."""
         connection = await aiormq.connect(self.url)
         try:
             channel = await connection.channel()
-            properties = Basic.Properties(headers=headers, delivery_mode=2)  # type: ignore[arg-type]
+            properties = Basic.Properties(headers=headers, content_type=content_type, delivery_mode=2)  # type: ignore[arg-type]
             await channel.basic_publish(body, routing_key=self.name(queue), properties=properties, mandatory=True)
         finally:
             await connection.close()

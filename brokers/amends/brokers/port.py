@@ -76,7 +76,8 @@ class Consumer(Protocol):
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Say that these are dealt with, durably; they never come again.
 
-        A delivery that meanwhile went to somebody else is ignored.
+        Messages of one call of `publish` may travel together. When this process is killed, those that are acknowledged
+        come again with those that are not. A delivery that meanwhile went to somebody else is ignored.
         """
         ...
 
@@ -99,8 +100,9 @@ class Broker(Protocol):
     Durability: when `publish` returns, every message of the call is stored so that it survives the death of this
     process (and, but for in-memory brokers, of the machine). When it raises, any of them may or may not have been
     stored: the caller sends them again. Ordering: messages to one address from one publisher are handed out in the
-    order of publishing, as long as none is released or redelivered; nothing may rely on more. Redelivery: a message is
-    handed out again when its consumer died, closed or released it.
+    order of publishing, as long as none is released or redelivered, and to a service as long as they were published in
+    one call, since large calls and small ones may take different ways; nothing may rely on more. Redelivery: a message
+    is handed out again when its consumer died, closed or released it, and perhaps when a message of the same call is.
     """
 
     shard_map: ShardMap

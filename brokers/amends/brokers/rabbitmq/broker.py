@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -11,6 +12,7 @@ from aiormq.exceptions import AMQPChannelError
 from msgspec import Struct
 from yarl import URL
 
+from amends.brokers.packing import FEWEST, MOST, grouped
 from amends.brokers.port import BrokerUnavailable, DeadLetter, Outgoing
 from amends.brokers.queues import CLIENT, EVENT, queue_of
 from amends.brokers.rabbitmq.agreements import adopt, subscribe
@@ -18,17 +20,18 @@ from amends.brokers.rabbitmq.consumer import RabbitmqConsumer
 from amends.brokers.rabbitmq.dead import DeadLetters
 from amends.brokers.rabbitmq.link import Link
 from amends.brokers.rabbitmq.names import NAMESPACE, Names
+from amends.brokers.rabbitmq.pack_readers import PackReaders
 from amends.brokers.rabbitmq.problems import Server
 from amends.brokers.rabbitmq.publisher import Publisher
 from amends.brokers.rabbitmq.sharing import Sharing
+from amends.brokers.rabbitmq.splitting import Splitter
 from amends.brokers.rabbitmq.topology import Topology
-from amends.brokers.rabbitmq.wire import Parcel, pack
+from amends.brokers.rabbitmq.wire import Parcel, wrap, wrap_pack
 from amends.brokers.shards import ShardMap
-from amends.contracts import UsageError
+from amends.contracts import Envelope, UsageError
 from amends.contracts.names import client_address, service_address
 
 DELIVERY_LIMIT: Final = 50
-_SHARD_PREFETCH: Final = 512
 _PRIVATE_PREFETCH: Final = 1024
 _SUBSCRIBER_PREFETCH: Final = 256
 _SERVICE: Final = "service:"
@@ -36,12 +39,29 @@ _MOST_ROUTES: Final = 4096
 
 
 class _Route(Struct, frozen=True):
-    """Where the messages to an address go. One that must reach a queue is `mandatory`."""
+    """Where the messages to an address go. One that must reach a queue is `mandatory`. `packs` is the queue that packs
+    of such messages lie in, if there may be any."""
 
     exchange: str
     key: str
     mandatory: bool
+    packs: str | None = None
     service: str | None = None
+
+
+class _Load(Struct, frozen=True, eq=False):
+    """What goes in one message."""
+
+    route: _Route
+    envelopes: Sequence[Envelope]
+
+    @property
+    def parcel(self) -> Parcel:
+        route = self.route
+        if len(self.envelopes) == 1:
+            return wrap(self.envelopes[0], route.exchange, route.key, mandatory=route.mandatory)
+        key = route.key if route.service is None else route.packs or ""
+        return wrap_pack(self.envelopes, route.exchange, key, mandatory=route.mandatory)
 
 
 class RabbitmqBroker:
@@ -63,6 +83,8 @@ class RabbitmqBroker:
         self._topology = Topology(link, names, delivery_limit)
         self._publisher = Publisher(publishing, bulk=bulk)
         self._dead = DeadLetters(link, self._publisher, names)
+        self._splitter = Splitter(self._publisher, names)
+        self._pack_readers = PackReaders(link, names)
         self._routes: dict[str, _Route] = {}
         self._consumers: list[RabbitmqConsumer] = []
         self._closed = False
@@ -106,15 +128,15 @@ class RabbitmqBroker:
         if not messages:
             return
         routes = [self._route(message.address) for message in messages]
-        parcels = [
-            pack(message.envelope, route.exchange, route.key, mandatory=route.mandatory)
-            for message, route in zip(messages, routes, strict=True)
-        ]
         await self._declare({route.service for route in routes if route.service is not None})
+        loads = [
+            _Load(routes[numbers[0]], [messages[number].envelope for number in numbers])
+            for numbers in grouped(await self._destinations(routes), [message.envelope for message in messages])
+        ]
         try:
-            returned = await self._publisher.publish(parcels)
+            returned = await self._publisher.publish([load.parcel for load in loads])
             if returned:
-                await self._publish_again([parcels[n] for n in returned], [routes[n] for n in returned])
+                await self._publish_again([loads[number] for number in returned])
         except BrokerUnavailable as error:
             if isinstance(error.__cause__, AMQPChannelError):
                 # an exchange is gone, for one thing
@@ -122,12 +144,33 @@ class RabbitmqBroker:
                 await self._link.job(self._topology.set_up(self.shard_map))
             raise
 
-    async def _publish_again(self, parcels: Sequence[Parcel], routes: Sequence[_Route]) -> None:
-        """What reached no queue: somebody has deleted it."""
+    async def _destinations(self, routes: Sequence[_Route]) -> Sequence[str | None]:
+        """Where each message may go in a pack."""
+        if len(routes) < FEWEST:
+            return [None] * len(routes)
+        services = Counter(route.service for route in routes if route.service is not None)
+        unable = {
+            service
+            for service, count in services.items()
+            if count >= FEWEST and not await self._pack_readers.of(service)
+        }
+        return [None if route.service in unable else route.packs for route in routes]
+
+    async def _publish_again(self, loads: Sequence[_Load]) -> None:
+        """What reached no queue: somebody has deleted it. Packs to a service go as single messages now."""
         self._topology.forget()
-        if any(route.service is None for route in routes):
+        services = {load.route.service for load in loads if load.route.service is not None}
+        if any(load.route.service is None for load in loads):
             await self._link.job(self._topology.set_up(self.shard_map))
-        await self._declare({route.service for route in routes if route.service is not None})
+        await self._declare(services)
+        for service in services:
+            self._pack_readers.gone(service)
+        again = [
+            _Load(load.route, envelopes)
+            for load in loads
+            for envelopes in ([load.envelopes] if load.route.service is None else [[one] for one in load.envelopes])
+        ]
+        parcels = [load.parcel for load in again]
         if lost := await self._publisher.publish(parcels):
             raise BrokerUnavailable(
                 f"RabbitMQ at {self._link.server.where} has no queue for {len(lost)} messages, "
@@ -149,27 +192,41 @@ class RabbitmqBroker:
         return route
 
     def _find_route(self, address: str) -> _Route:
-        queue_of(address, self.shard_map)
+        queue = queue_of(address, self.shard_map)
         names = self._names
         if address.startswith(_SERVICE):
             service = address[len(_SERVICE) :]
-            return _Route("", names.service(service), True, service)
+            return _Route("", names.service(service), True, names.packs(service), service)
         if address.startswith(CLIENT):
-            return _Route("", names.client(address[len(CLIENT) :]), False)
+            client = names.client(address[len(CLIENT) :])
+            return _Route("", client, False, client)
         if address.startswith(EVENT):
+            # whoever subscribes, in whatever language, gets single messages
             return _Route(names.events, address[len(EVENT) :], False)
-        return _Route(names.slots, address, True)
+        return _Route(names.slots, address, True, queue)
 
     # consuming
 
     async def consume_service(self, service: str, *, prefetch: int = 256) -> RabbitmqConsumer:
-        prepare = partial(self._topology.service, service)
-        return await self._open(service_address(service), prefetch, self._names.service(service), prepare)
+        """Takes up to `prefetch` single messages ahead, and packs of about as many envelopes; no packs when that is
+        less than one."""
+        if prefetch < 1:
+            raise UsageError(f"prefetch={prefetch} does not fit: a consumer must take at least 1 message")
+        queues = {self._names.service(service): prefetch}
+        if packs := prefetch // MOST:
+            queues[self._names.packs(service)] = packs
+
+        async def prepare() -> None:
+            await self._topology.service(service)
+            if packs:
+                await self._topology.packs(service)
+
+        return await self._open(service_address(service), queues, prepare)
 
     async def consume_shards(self, on_change: Callable[[frozenset[int]], None]) -> RabbitmqConsumer:
         self._check_open()
         sharing = Sharing(self._link, self._publisher, self._names, self.shard_map.shards, on_change)
-        consumer = self._consumer("shards", _SHARD_PREFETCH, _nothing, sharing.leave)
+        consumer = self._consumer("shards", _nothing, sharing.leave)
         await sharing.start(consumer)
         self._keep(consumer)
         return consumer
@@ -185,34 +242,33 @@ class RabbitmqBroker:
             async with self._link.server.speaking():
                 await self._link.ask(lambda channel: channel.queue_delete(queue))
 
-        return await self._open(client_address(client), _PRIVATE_PREFETCH, queue, prepare, leave)
+        return await self._open(client_address(client), {queue: _PRIVATE_PREFETCH}, prepare, leave)
 
     async def subscribe(self, subscriber: str, event_types: Sequence[str]) -> RabbitmqConsumer:
         self._check_open()
         await self._link.job(subscribe(self._link, self._topology, self._names, subscriber, event_types))
-        queue = self._names.subscriber(subscriber)
+        queues = {self._names.subscriber(subscriber): _SUBSCRIBER_PREFETCH}
         prepare = partial(self._topology.subscriber, subscriber)
-        return await self._open(f"subscriber:{subscriber}", _SUBSCRIBER_PREFETCH, queue, prepare)
+        return await self._open(f"subscriber:{subscriber}", queues, prepare)
 
     async def _open(
         self,
         name: str,
-        prefetch: int,
-        queue: str,
+        queues: Mapping[str, int],
         prepare: Callable[[], Awaitable[None]],
         leave: Callable[[], Awaitable[None]] | None = None,
     ) -> RabbitmqConsumer:
         self._check_open()
-        consumer = self._consumer(name, prefetch, prepare, leave or _nothing)
-        consumer.read_from(frozenset({queue}))
+        consumer = self._consumer(name, prepare, leave or _nothing)
+        consumer.read_from(queues)
         await consumer.open()
         self._keep(consumer)
         return consumer
 
     def _consumer(
-        self, name: str, prefetch: int, prepare: Callable[[], Awaitable[None]], leave: Callable[[], Awaitable[None]]
+        self, name: str, prepare: Callable[[], Awaitable[None]], leave: Callable[[], Awaitable[None]]
     ) -> RabbitmqConsumer:
-        return RabbitmqConsumer(self._link, name, prefetch, self._dead.bury, self._delivery_limit, prepare, leave)
+        return RabbitmqConsumer(self._link, name, self._dead, self._splitter, self._delivery_limit, prepare, leave)
 
     def _keep(self, consumer: RabbitmqConsumer) -> None:
         self._consumers = [known for known in self._consumers if not known.closed]

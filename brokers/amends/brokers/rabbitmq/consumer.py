@@ -6,61 +6,56 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from amends.brokers.packing import OpenPack, parts_of
 from amends.brokers.port import BrokerUnavailable, ConsumerClosed, Delivery
-from amends.brokers.rabbitmq.lane import Lane
-from amends.brokers.rabbitmq.wire import unpack
+from amends.brokers.rabbitmq.lane import Lane, Token
+from amends.brokers.rabbitmq.splitting import Splitter, Torn
+from amends.brokers.rabbitmq.wire import times_before, unwrap
 from amends.contracts import UsageError
 
 if TYPE_CHECKING:
+    from amends.brokers.rabbitmq.dead import DeadLetters
     from amends.brokers.rabbitmq.link import Link
     from amends.brokers.rabbitmq.tap import Arrival
+    from amends.contracts import Envelope
 
 HANDOVER_S: Final = 1.0
 """How long what is in hand of a lost shard may take to be settled before the next owner gets it again."""
 
 
-class Token(NamedTuple):
-    """Names a delivery: its lane, its tag there, and its place among all that came to this consumer."""
-
-    lane: Lane
-    tag: int
-    place: int
-
-
-Bury = Callable[[Delivery, str, int, str, str], Awaitable[None]]
-"""Stores a delivery among the dead letters: queue, how often it was handed out, reason, detail."""
-
-
 class RabbitmqConsumer:
-    """Takes messages ahead, up to `prefetch` of them from each queue, and hands them out from memory.
+    """Takes messages ahead, up to a number of them from each queue, and hands them out from memory.
 
     `receive` opens what is not open: a lane to each queue, on a connection that works. So a consumer survives the loss
     of its connection by being asked again. A consumer that nobody asks takes nothing: in a long outage of the store its
     messages are not handed out again and again.
+
+    The envelopes of a pack are deliveries of their own. A pack that was handed out before, wherever, is split first;
+    so is one that goes back when a part of it is settled.
     """
 
     def __init__(
         self,
         link: Link,
         name: str,
-        prefetch: int,
-        bury: Bury,
+        dead: DeadLetters,
+        splitter: Splitter,
         delivery_limit: int,
         prepare: Callable[[], Awaitable[None]],
         leave: Callable[[], Awaitable[None]],
     ) -> None:
-        if prefetch < 1:
-            raise UsageError(f"prefetch={prefetch} does not fit: a consumer must take at least 1 message")
         self.name = name
         self.closed = False
-        self._link, self._prefetch, self._bury, self._delivery_limit = link, prefetch, bury, delivery_limit
+        self._link, self._dead, self._splitter, self._delivery_limit = link, dead, splitter, delivery_limit
         self._prepare, self._leave = prepare, leave
-        self._queues: frozenset[str] = frozenset()
+        self._queues: Mapping[str, int] = {}
         self._lanes: dict[str, Lane] = {}
         self._buffer: deque[Delivery] = deque()
+        self._torn: list[Torn] = []
         self._overdue = 0
+        self._tidying = asyncio.Lock()
         self._places = 0
         self._waiter: asyncio.Future[None] | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -68,15 +63,18 @@ class RabbitmqConsumer:
 
     # which queues
 
-    def read_from(self, queues: frozenset[str]) -> None:
-        """Read these queues from now on. Of those that are not among them nothing is handed out any more; what is in
-        hand may still be settled for a moment, and is given back then."""
+    def read_from(self, queues: Mapping[str, int]) -> None:
+        """Read these queues from now on, taking so many messages ahead from each.
+
+        Of those that are not among them nothing is handed out any more; what is in hand may still be settled for a
+        moment, and is given back then.
+        """
         self._queues = queues
         for queue in [queue for queue in self._lanes if queue not in queues]:
             lane = self._lanes.pop(queue)
             self._drop(lane)
             lane.retired = True
-            task = asyncio.create_task(lane.close(HANDOVER_S))
+            task = asyncio.create_task(self._close_lane(lane, HANDOVER_S))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
         self._wake()
@@ -102,7 +100,7 @@ class RabbitmqConsumer:
             task.exception()
 
     async def _open_lane(self, queue: str) -> None:
-        lane = await Lane.open(self._link, queue, self._prefetch, self._arrived, self._lost)
+        lane = await Lane.open(self._link, queue, self._queues[queue], self._arrived, self._lost)
         if self.closed or queue not in self._queues or lane.closed:
             self._drop(lane)
             await lane.close()
@@ -119,16 +117,25 @@ class RabbitmqConsumer:
         if self.closed or lane.retired:
             # it goes back when the lane closes
             return
-        envelope, problem = unpack(arrival.headers, arrival.content_type, arrival.body)
-        before = arrival.headers.get("x-delivery-count")
-        # queues of clients do not count
-        count = (before if type(before) is int else int(arrival.redelivered)) + 1
+        count = times_before(arrival.headers, redelivered=arrival.redelivered) + 1
+        parts = parts_of(arrival.content_type, arrival.body)
+        if parts is None:
+            envelope, problem = unwrap(arrival.headers, arrival.content_type, arrival.body)
+            self._keep(Token(lane, arrival.tag, self._places), envelope, count, arrival.body, problem)
+        elif count > 1 and any(part.envelope for part in parts):
+            self._torn.append(Torn(lane, arrival.tag, parts, count - 1))
+        else:
+            lane.packs[arrival.tag] = OpenPack(parts)
+            for number, part in enumerate(parts):
+                token = Token(lane, arrival.tag, self._places, number)
+                self._keep(token, part.envelope, count, part.body, part.problem)
+        self._wake()
+
+    def _keep(self, token: Token, envelope: Envelope | None, count: int, body: bytes, problem: str) -> None:
         self._places += 1
-        body = b"" if envelope else arrival.body
-        self._buffer.append(Delivery(envelope, count, Token(lane, arrival.tag, self._places), body, problem))
+        self._buffer.append(Delivery(envelope, count, token, b"" if envelope else body, problem))
         if count > self._delivery_limit:
             self._overdue += 1
-        self._wake()
 
     def _lost(self, lane: Lane) -> None:
         if self._lanes.get(lane.queue) is lane:
@@ -139,6 +146,7 @@ class RabbitmqConsumer:
     def _drop(self, lane: Lane) -> None:
         """What is still in the buffer comes again elsewhere."""
         self._buffer = deque(delivery for delivery in self._buffer if delivery.token.lane is not lane)
+        self._torn = [pack for pack in self._torn if pack.lane is not lane]
         self._overdue = sum(delivery.deliveries > self._delivery_limit for delivery in self._buffer)
 
     def _wake(self) -> None:
@@ -151,8 +159,8 @@ class RabbitmqConsumer:
         # others get their turn, also when there is always something here
         await asyncio.sleep(0)
         while not self.closed:
-            if self._overdue:
-                await self._link.job(self._bury_overdue())
+            if self._torn or self._overdue:
+                await self._link.job(self._tidy())
             if self._buffer:
                 return self._take(limit)
             if self._waiter is not None:
@@ -170,12 +178,13 @@ class RabbitmqConsumer:
     def _take(self, limit: int) -> Sequence[Delivery]:
         taken = [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
         for delivery in taken:
-            delivery.token.lane.held[delivery.token.tag] = delivery.deliveries
+            token: Token = delivery.token
+            token.lane.held[token.place] = delivery.deliveries
         return taken
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        for lane, tags in self._mine(deliveries).items():
-            await lane.settle(tags)
+        for lane, tokens in self._mine(deliveries).items():
+            await lane.settle(tokens)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Give these back to the front of what is here: they are not handed to another process before this consumer
@@ -184,7 +193,7 @@ class RabbitmqConsumer:
         for delivery in deliveries:
             token: Token = delivery.token
             if self._holds(delivery):
-                del token.lane.held[token.tag]
+                del token.lane.held[token.place]
                 count = delivery.deliveries + 1
                 again[token.place] = Delivery(delivery.envelope, count, token, delivery.body, delivery.problem)
                 self._overdue += count > self._delivery_limit
@@ -208,13 +217,33 @@ class RabbitmqConsumer:
         if self._opening is not None:
             await asyncio.wait({self._opening})
         self._buffer.clear()
+        self._torn.clear()
         lanes, self._lanes = list(self._lanes.values()), {}
         # without a connection there is nothing to leave
         with suppress(BrokerUnavailable):
             await self._leave()
-        await asyncio.gather(*(lane.close() for lane in lanes), *self._retiring)
+        await asyncio.gather(*map(self._close_lane, lanes), *self._retiring)
 
-    # the dead
+    async def _close_lane(self, lane: Lane, patience_s: float = 0) -> None:
+        """Give back what is in hand, after waiting a moment for the rest of it to be settled. What is settled of a pack
+        does not come again."""
+        if patience_s:
+            await lane.idle(patience_s)
+        touched = [Torn(lane, tag, pack.left, 1) for tag, pack in lane.packs.items() if pack.touched]
+        # whoever gets the pack then splits it
+        with suppress(BrokerUnavailable):
+            await self._splitter.split(touched)
+        await lane.close()
+
+    # what is not handed out
+
+    async def _tidy(self) -> None:
+        """Split the packs that came again, and bury what came too often."""
+        async with self._tidying:
+            torn = self._torn
+            await self._splitter.split(torn)
+            self._torn = [pack for pack in self._torn if pack not in torn]
+            await self._bury_overdue()
 
     async def _bury_overdue(self) -> None:
         for delivery in [d for d in self._buffer if d.deliveries > self._delivery_limit]:
@@ -228,17 +257,17 @@ class RabbitmqConsumer:
 
     async def _to_the_dead(self, delivery: Delivery, times: int, reason: str, detail: str) -> None:
         token: Token = delivery.token
-        await self._bury(delivery, token.lane.queue, times, reason, detail)
-        await token.lane.settle({token.tag})
+        await self._dead.bury(delivery, token.lane.queue, times, reason, detail)
+        await token.lane.settle([token])
 
     def _holds(self, delivery: Delivery) -> bool:
-        lane, tag, _ = delivery.token
-        return not self.closed and not lane.closed and lane.held.get(tag) == delivery.deliveries
+        lane: Lane = delivery.token.lane
+        return not self.closed and not lane.closed and lane.held.get(delivery.token.place) == delivery.deliveries
 
-    def _mine(self, deliveries: Sequence[Delivery]) -> Mapping[Lane, set[int]]:
-        """The tags of those that are still in hand as they were handed out, for each lane."""
-        found: dict[Lane, set[int]] = {}
+    def _mine(self, deliveries: Sequence[Delivery]) -> Mapping[Lane, list[Token]]:
+        """Those that are still in hand as they were handed out, for each lane."""
+        found: dict[Lane, list[Token]] = {}
         for delivery in deliveries:
             if self._holds(delivery):
-                found.setdefault(delivery.token.lane, set()).add(delivery.token.tag)
+                found.setdefault(delivery.token.lane, []).append(delivery.token)
         return found

@@ -13,7 +13,7 @@ from pamqp.commands import Basic
 
 from amends.brokers.port import BrokerUnavailable, DeadLetter, Delivery
 from amends.brokers.rabbitmq.records import locked
-from amends.brokers.rabbitmq.wire import Headers, Parcel, pack, unpack
+from amends.brokers.rabbitmq.wire import Headers, Parcel, unwrap, wrap
 
 if TYPE_CHECKING:
     from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -44,7 +44,7 @@ class DeadLetters:
     async def bury(self, delivery: Delivery, queue: str, times: int, reason: str, detail: str) -> None:
         """Store a message with its reason. Raises `BrokerUnavailable`."""
         if delivery.envelope is not None:
-            parcel = pack(delivery.envelope, "", self._names.dead_letters, mandatory=True)
+            parcel = wrap(delivery.envelope, "", self._names.dead_letters, mandatory=True)
         else:
             parcel = Parcel("", self._names.dead_letters, delivery.body, {}, "application/octet-stream")
         parcel.headers |= {
@@ -97,7 +97,7 @@ class DeadLetters:
     def _letter(self, message: DeliveredMessage) -> DeadLetter:
         properties = message.header.properties
         headers: Headers = dict(properties.headers or {})
-        envelope, problem = unpack(headers, properties.content_type, message.body)
+        envelope, problem = unwrap(headers, properties.content_type, message.body)
         queue, reason, detail, at, times = self._circumstances(headers, problem)
         named = "\0".join((properties.message_id or "", queue, reason, at.isoformat()))
         id = int.from_bytes(blake2b(named.encode() + message.body, digest_size=7).digest())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from amends.brokers.packing import OpenPack
 from amends.brokers.rabbitmq.link import close_channel
 from amends.brokers.rabbitmq.problems import BROKEN
 from amends.brokers.rabbitmq.tap import Arrival
@@ -17,16 +18,28 @@ if TYPE_CHECKING:
     from amends.brokers.rabbitmq.link import Link
 
 
+class Token(NamedTuple):
+    """Names a delivery: its lane, the tag of its message there, its place among all that came to this consumer, and its
+    part of the message if that is a pack."""
+
+    lane: Lane
+    tag: int
+    place: int
+    part: int = 0
+
+
 class Lane:
     """Deliveries are bound to the channel they came by. What is left of them when it ends comes again by another lane:
     so a lane is the epoch of its deliveries, and a closed one ignores what is said of them.
 
-    `held` has the tags that were handed out and are not settled, with how often each was delivered.
+    `held` has what was handed out and is not settled: its place, with how often it was delivered. `packs` has the packs
+    of which something is still open, by their tags.
     """
 
     def __init__(self, queue: str, channel: AbstractChannel) -> None:
         self.queue = queue
         self.held: dict[int, int] = {}
+        self.packs: dict[int, OpenPack] = {}
         self.closed = False
         self.retired = False
         """Nothing new is taken from it."""
@@ -67,6 +80,7 @@ class Lane:
                 tap.leave(channel.number)
             lane.closed = True
             lane.held.clear()
+            lane.packs.clear()
             if lane._idle is not None:
                 lane._idle.set()
             lost(lane)
@@ -81,12 +95,25 @@ class Lane:
             await channel.basic_consume(queue, on_message)
         return lane
 
-    async def settle(self, tags: Set[int]) -> None:
-        """Acknowledge these: with one word, as far as nothing unsettled lies before them."""
+    async def settle(self, tokens: Iterable[Token]) -> None:
+        """These are dealt with. What that completes is acknowledged: with one word, as far as nothing unsettled lies
+        before it."""
         if self.closed:
             return
-        for tag in tags:
-            self.held.pop(tag, None)
+        tags: set[int] = set()
+        for _, tag, place, part in tokens:
+            self.held.pop(place, None)
+            pack = self.packs.get(tag)
+            if pack is None:
+                tags.add(tag)
+            elif pack.settle(part):
+                del self.packs[tag]
+                tags.add(tag)
+        await self.acknowledge(tags)
+        if not self.held and self._idle is not None:
+            self._idle.set()
+
+    async def acknowledge(self, tags: Set[int]) -> None:
         upto = 0
         for tag in self._unsettled:
             if tag not in tags:
@@ -101,14 +128,15 @@ class Lane:
                 await self._channel.basic_ack(upto, multiple=True, wait=False)
             for tag in singles:
                 await self._channel.basic_ack(tag, wait=False)
-        if not self.held and self._idle is not None:
-            self._idle.set()
 
-    async def close(self, patience_s: float = 0) -> None:
-        """Give back what is not settled, after waiting up to `patience_s` for what was handed out."""
-        if self.held and patience_s and not self.closed:
+    async def idle(self, patience_s: float) -> None:
+        """Wait up to so long until all that was handed out is settled."""
+        if self.held and not self.closed:
             self._idle = asyncio.Event()
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience_s):
                     await self._idle.wait()
+
+    async def close(self) -> None:
+        """Give back what is not settled."""
         await close_channel(self._channel)

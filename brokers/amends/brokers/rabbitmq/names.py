@@ -55,6 +55,15 @@ class Names(Struct, frozen=True):
     def service(self, service: str) -> str:
         return self._queue("service", service)
 
+    def packs(self, service: str) -> str:
+        """The second queue of a service: packs for those of its consumers that read them."""
+        return self._queue("packs", service)
+
+    def plain(self, queue: str) -> str:
+        """Where the single messages out of a queue's packs go: to itself, or to the first queue of its service."""
+        start = self.packs("")
+        return self.service(queue[len(start) :]) if queue.startswith(start) else queue
+
     def shard(self, shard: int) -> str:
         return self._queue("shard", f"{shard:02d}")
 
@@ -79,7 +88,7 @@ class Names(Struct, frozen=True):
         """What the port calls a queue: `service:inventory`, `shard:03`, `subscriber:watcher`; else the name itself."""
         kind, _, name = queue.removeprefix(f"{self.prefix}.").partition(".")
         match kind:
-            case "service":
+            case "service" | "packs":
                 return service_address(name)
             case "shard" if name.isdecimal():
                 return shard_queue(int(name))

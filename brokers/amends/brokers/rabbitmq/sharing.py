@@ -39,6 +39,9 @@ log = structlog.get_logger("amends.brokers")
 
 GREET_S: Final = 1.0
 """How often members greet each other when there is no news."""
+SHARD_PREFETCH: Final = 64
+"""How many messages are taken ahead from each shard: each may be a pack, so that a shard has some 2,000 envelopes in
+memory at most, and a crash that many to be split."""
 _FIRST_WORD_S: Final = 2.0
 """How long one who joins waits for the first word of those who are there."""
 
@@ -138,7 +141,7 @@ class Sharing:
         changed = shards != self._roll.mine
         self._roll.mine = shards
         assert self._consumer is not None
-        self._consumer.read_from(frozenset(map(self._names.shard, shards)))
+        self._consumer.read_from(dict.fromkeys(map(self._names.shard, shards), SHARD_PREFETCH))
         if changed:
             # on its own, so that an error in it is nobody else's
             asyncio.get_running_loop().call_soon(self._on_change, shards)

@@ -37,6 +37,9 @@ class Topology:
     async def service(self, service: str) -> None:
         await self._queue(self._names.service(service), self._work())
 
+    async def packs(self, service: str) -> None:
+        await self._queue(self._names.packs(service), self._work())
+
     async def subscriber(self, subscriber: str) -> None:
         await self._queue(self._names.subscriber(subscriber), self._work())
 

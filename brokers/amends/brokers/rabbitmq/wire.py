@@ -2,19 +2,22 @@
 
 Each attribute is a header `cloudEvents:<name>` with its text as value, but for `datacontenttype`, which is the property
 `content-type`. Read are also `cloudEvents_<name>`, and values of other types than text; a time may be a number, of
-milliseconds since 1970, as other implementations of the binding write it.
+milliseconds since 1970, as other implementations of the binding write it. Several envelopes in one message are in
+batched content mode: the property says so, and all else is in the body.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
 from msgspec import Struct
 
+from amends.brokers.packing import SPLIT, UNREADABLE_TYPE
 from amends.contracts import Envelope
+from amends.contracts.packs import PACK_TYPE, Unpacked, write_pack
 
 Headers = dict[str, Any]
 
@@ -38,15 +41,31 @@ class Parcel(Struct, eq=False):
     mandatory: bool = True
 
 
-def pack(envelope: Envelope, exchange: str, key: str, *, mandatory: bool) -> Parcel:
+def wrap(envelope: Envelope, exchange: str, key: str, *, mandatory: bool) -> Parcel:
+    """A message of one envelope."""
     attributes = envelope.attributes()
     content_type = attributes.pop("datacontenttype", "")
     headers: Headers = {_header(name): value for name, value in attributes.items()}
     return Parcel(exchange, key, envelope.data, headers, content_type, envelope.id, mandatory)
 
 
-def unpack(headers: Mapping[str, Any], content_type: str | None, body: bytes) -> tuple[Envelope | None, str]:
-    """The envelope of a message, or None and why it is none."""
+def wrap_pack(envelopes: Sequence[Envelope], exchange: str, key: str, *, mandatory: bool) -> Parcel:
+    """One message of several envelopes."""
+    return Parcel(exchange, key, write_pack(envelopes), {}, PACK_TYPE, envelopes[0].id, mandatory)
+
+
+def wrap_part(part: Unpacked, queue: str, deliveries: int) -> Parcel:
+    """One out of a pack as a message of its own, straight to a queue; the pack was handed out `deliveries` times."""
+    if part.envelope is not None:
+        parcel = wrap(part.envelope, "", queue, mandatory=True)
+    else:
+        parcel = Parcel("", queue, part.body, {}, UNREADABLE_TYPE)
+    parcel.headers[SPLIT] = str(deliveries)
+    return parcel
+
+
+def unwrap(headers: Mapping[str, Any], content_type: str | None, body: bytes) -> tuple[Envelope | None, str]:
+    """The envelope of a message that is no pack, or None and why it is none."""
     try:
         attributes = {
             name[_PREFIX_LENGTH:]: value if type(value) is str else _text(name[_PREFIX_LENGTH:], value)
@@ -77,3 +96,12 @@ def _text(attribute: str, value: object) -> str:
         case bytes():
             return value.decode(errors="replace")
     return str(value)
+
+
+def times_before(headers: Mapping[str, Any], *, redelivered: bool) -> int:
+    """How often a message was handed out before this time, as far as the broker and its own headers tell."""
+    counted = headers.get("x-delivery-count")
+    # queues of clients do not count
+    times = counted if type(counted) is int else int(redelivered)
+    split = headers.get(SPLIT)
+    return times + (int(split) if type(split) is str and split.isdecimal() else 0)

@@ -14,7 +14,7 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from amends.brokers.rabbitmq.frames import publish_frames
-from amends.brokers.rabbitmq.wire import Parcel, pack, unpack
+from amends.brokers.rabbitmq.wire import Parcel, unwrap, wrap
 from amends.contracts import Envelope, Kind
 
 T0 = datetime(2026, 1, 1, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -45,7 +45,7 @@ def read_frames(raw: bytes) -> list[Any]:
 
 
 def test_attributes_are_headers_with_the_prefix_of_the_binding_and_the_content_type_is_a_property() -> None:
-    parcel = pack(envelope(revision=2), "", "q", mandatory=True)
+    parcel = wrap(envelope(revision=2), "", "q", mandatory=True)
     assert parcel.content_type == "application/json"
     assert parcel.headers["cloudEvents:specversion"] == "1.0"
     assert parcel.headers["cloudEvents:id"] == "m1"
@@ -72,8 +72,8 @@ def test_a_time_beyond_all_times_is_a_problem_of_its_message_alone() -> None:
 
 def test_an_envelope_is_read_back_as_it_was() -> None:
     sent = envelope(reply_to="slot:0413", effect_key="order-1~a/charge#0", issued_at=T0, content_type="application/x")
-    parcel = pack(sent, "", "q", mandatory=True)
-    assert unpack(parcel.headers, parcel.content_type, parcel.body) == (sent, "")
+    parcel = wrap(sent, "", "q", mandatory=True)
+    assert unwrap(parcel.headers, parcel.content_type, parcel.body) == (sent, "")
 
 
 def test_values_of_other_types_and_the_other_prefix_are_understood() -> None:
@@ -88,7 +88,7 @@ def test_values_of_other_types_and_the_other_prefix_are_understood() -> None:
         "cloudEvents:something": True,
         "other": "x",
     }
-    got, problem = unpack(headers, "application/json", b"")
+    got, problem = unwrap(headers, "application/json", b"")
     assert problem == ""
     assert got is not None
     assert (got.id, got.type, got.subject, got.time, got.revision) == ("m1", "inventory.reserve-stock.v1", "42", T0, 3)
@@ -103,7 +103,7 @@ def test_values_of_other_types_and_the_other_prefix_are_understood() -> None:
     ],
 )
 def test_what_is_no_envelope_is_told(headers: dict[str, Any], problem: str) -> None:
-    got, told = unpack(headers, None, b"x")
+    got, told = unwrap(headers, None, b"x")
     assert got is None
     assert problem in told
 
