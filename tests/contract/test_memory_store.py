@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.contract.store import SagaStoreContract
+from tests.contract.store import SagaStoreContract, forget_in_time
 from tests.support.sagas import HandClock
 
 from amends.coordinator.store import SagaStore
@@ -21,3 +21,6 @@ class TestMemoryStore(SagaStoreContract):
 
     async def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
+
+    async def test_handlings_are_forgotten_after_a_while(self) -> None:
+        await forget_in_time(self.only, self.clock)

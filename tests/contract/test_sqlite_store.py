@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.contract.store import ALL, CONFLICT, SagaStoreContract, current
+from tests.contract.store import ALL, CONFLICT, SagaStoreContract, current, forget_in_time
 from tests.support import store_writer
 from tests.support.sagas import HandClock, commit, following, message, outbox_key, snapshot
 
@@ -44,6 +44,9 @@ class TestSqliteStore(SagaStoreContract):
 
     async def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
+
+    async def test_handlings_are_forgotten_after_a_while(self, store: SagaStore) -> None:
+        await forget_in_time(store, self.clock)
 
 
 @pytest.fixture

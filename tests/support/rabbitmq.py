@@ -37,7 +37,7 @@ class Rabbit:
             channel = await connection.channel()
             if await self._count(connection, "record.map") is None:
                 return
-            for queue in ("dead-letters", *(f"shard.{shard:02d}" for shard in range(shards))):
+            for queue in ("dead-letters", "returned", *(f"shard.{shard:02d}" for shard in range(shards))):
                 await channel.queue_purge(self.name(queue))
             for queue in (
                 *(f"{kind}.{service}" for kind in ("service", "packs") for service in services),

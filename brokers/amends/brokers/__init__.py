@@ -10,4 +10,6 @@ from amends.brokers.port import ConsumerClosed as ConsumerClosed
 from amends.brokers.port import DeadLetter as DeadLetter
 from amends.brokers.port import Delivery as Delivery
 from amends.brokers.port import Outgoing as Outgoing
+from amends.brokers.port import Returned as Returned
+from amends.brokers.port import ReturningBroker as ReturningBroker
 from amends.brokers.shards import ShardMap as ShardMap

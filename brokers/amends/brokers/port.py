@@ -5,9 +5,9 @@ An adapter passes the suite in `tests/contract/broker.py`. Addresses are made by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -148,4 +148,35 @@ class Broker(Protocol):
 
     async def close(self) -> None:
         """Close every consumer, then the connection."""
+        ...
+
+
+class Returned(Struct, frozen=True, eq=False):
+    """A message that the broker itself took out of a queue, as it had been handed out too often.
+
+    `queue` is as in `DeadLetter`; `times` says how often it was put back into it before. `envelope` is None when it
+    could not be read.
+    """
+
+    queue: str
+    envelope: Envelope | None
+    times: int
+
+
+Judge = Callable[[Sequence[Returned]], Awaitable[Sequence[str | None]]]
+"""Says of each what is wrong with it, in a sentence for people, or None when it is to be put back."""
+
+
+@runtime_checkable
+class ReturningBroker(Broker, Protocol):
+    """A broker that counts what it hands out, and takes what it handed out too often out of its queue.
+
+    It counts also what was never received: a process that dies again and again uses up messages that it never saw.
+    """
+
+    async def judge_returned(self, judge: Judge) -> None:
+        """Work until cancelled: put each such message back into its queue, or file it as a dead letter of reason
+        `delivery-limit`. Several processes may do it; killed in between, it leaves a message twice at most, and never
+        loses one. Raises `BrokerUnavailable`, and what `judge` raises; then nothing of that batch has happened.
+        """
         ...

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 from msgspec import Struct
 
-from amends.brokers import Broker, Consumer, ConsumerClosed, Delivery
+from amends.brokers import Broker, Consumer, ConsumerClosed, Delivery, ReturningBroker
 from amends.brokers.connect import connect_broker
 from amends.brokers.settings import find_settings
 from amends.contracts import TransientError
@@ -23,6 +23,7 @@ from amends.coordinator.relay import GRACE_S, Relay
 from amends.coordinator.router import SUBSCRIBER, Router
 from amends.coordinator.store import SagaStore
 from amends.coordinator.stores import connect_store
+from amends.coordinator.suspicion import Batch, Suspicion
 from amends.coordinator.sweeper import Sweeper
 from amends.coordinator.trouble import Trouble
 
@@ -32,18 +33,23 @@ _FINISHING: Final = 4
 """How many batches may be on their way to the broker while the next is decided."""
 
 
+Handle: TypeAlias = "Callable[[Consumer, Batch, Trouble], Awaitable[None]]"
+
+
 class CoordinatorConfig(Struct, frozen=True, kw_only=True):
     """How a coordinator runs.
 
     `batch`: how many messages are taken to one commit at most. `hot`: how many sagas are kept in memory.
     `outbox_grace_s`: how old an unsent message is before the relay sends it. `flush_s`: how long sent messages may stay
-    in the outbox when no commit clears them.
+    in the outbox when no commit clears them. `handling_limit`: after how many handlings in which the process died a
+    message is a dead letter.
     """
 
     batch: int = 256
     hot: int = 20_000
     outbox_grace_s: float = GRACE_S
     flush_s: float = 1.0
+    handling_limit: int = 5
 
 
 class Coordinator:
@@ -116,6 +122,7 @@ class Engine:
         self.sweeper = Sweeper(store, broker)
         self.relay = Relay(store, broker, config.outbox_grace_s)
         self.router = Router(store, broker)
+        self.suspicion = Suspicion(store, config.handling_limit)
         self.processor = Processor(
             registry,
             store,
@@ -191,13 +198,15 @@ class Engine:
         assert self.consumer is not None
         jobs = [
             self._fetch_parked(),
-            self._consume(self.consumer),
+            self._consume(self.consumer, self._drive, Trouble("the coordinator")),
             self.sweeper.run(Trouble("the timer sweep").report),
             self.relay.run(Trouble("the outbox relay").report),
             self._flush(),
         ]
         if self.events is not None:
-            jobs.append(self._route(self.events))
+            jobs.append(self._consume(self.events, self._route, Trouble("the event router"), events=True))
+        if isinstance(self.broker, ReturningBroker):
+            jobs.append(self._judge_returned(self.broker))
         self._tasks = [asyncio.create_task(job) for job in jobs]
         for task in self._tasks:
             task.add_done_callback(_tell_end)
@@ -208,22 +217,43 @@ class Engine:
         for task in done:
             task.result()
 
-    async def _consume(self, consumer: Consumer) -> None:
-        trouble = Trouble("the coordinator")
+    async def _consume(self, consumer: Consumer, handle: Handle, trouble: Trouble, *, events: bool = False) -> None:
+        """Receive, and handle batch after batch; what may have killed a process before is looked at first."""
         while not self._stopping:
             deliveries: list[Delivery] = []
             try:
                 deliveries = await self._receive(consumer)
-                decided = await self.processor.decide(deliveries)
-                while len(self._finishing) >= _FINISHING:
-                    await asyncio.wait(self._finishing, return_when=asyncio.FIRST_COMPLETED)
-                task = asyncio.create_task(self._finish(consumer, decided, deliveries, trouble))
-                self._finishing.add(task)
-                task.add_done_callback(self._finishing.discard)
+                batches = await self.suspicion.sort(consumer, deliveries, events=events)
             except ConsumerClosed:
                 return
             except Exception as error:
-                await self._give_back(consumer, deliveries, error, trouble)
+                await self._give_back(consumer, Batch(deliveries), error, trouble)
+                continue
+            for batch in batches:
+                try:
+                    await self.suspicion.begin(batch)
+                    await handle(consumer, batch, trouble)
+                except ConsumerClosed:
+                    return
+                except Exception as error:
+                    await self._give_back(consumer, batch, error, trouble)
+
+    async def _drive(self, consumer: Consumer, batch: Batch, trouble: Trouble) -> None:
+        """Decide a batch, and finish it while the next one is decided. One that is alone has nobody beside it."""
+        await self._until_finishing(fewer_than=1 if batch.alone else _FINISHING)
+        decided = await self.processor.decide(batch.deliveries)
+        # what only waits for the broker from here on kills nobody
+        await self.suspicion.end(batch)
+        await self._until_finishing(fewer_than=_FINISHING)
+        task = asyncio.create_task(self._finish(consumer, decided, batch, trouble))
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+        if batch.alone:
+            await self._until_finishing(fewer_than=1)
+
+    async def _until_finishing(self, *, fewer_than: int) -> None:
+        while len(self._finishing) >= fewer_than:
+            await asyncio.wait(self._finishing, return_when=asyncio.FIRST_COMPLETED)
 
     async def _receive(self, consumer: Consumer) -> list[Delivery]:
         """Wait for a batch. In here, and only in here, a task may be cancelled without losing work."""
@@ -234,49 +264,50 @@ class Engine:
         self._working.add(task)
         return deliveries
 
-    async def _finish(self, consumer: Consumer, decided: Decided, deliveries: list[Delivery], trouble: Trouble) -> None:
+    async def _finish(self, consumer: Consumer, decided: Decided, batch: Batch, trouble: Trouble) -> None:
         try:
             await self.processor.finish(consumer, decided)
             trouble.over()
         except ConsumerClosed:
             return
         except Exception as error:
-            await self._give_back(consumer, deliveries, error, trouble)
+            await self._give_back(consumer, batch, error, trouble)
 
-    async def _give_back(
-        self, consumer: Consumer, deliveries: list[Delivery], error: Exception, trouble: Trouble
-    ) -> None:
+    async def _give_back(self, consumer: Consumer, batch: Batch, error: Exception, trouble: Trouble) -> None:
         """Acknowledge nothing, hand the messages back once, and take none until the store can be written again.
 
         Taking them to find out would count as a delivery each time, and in a long outage turn good messages into dead
         letters.
         """
         trouble.report(error)
-        if deliveries:
+        if batch.deliveries:
             try:
-                await consumer.release(deliveries)
+                await consumer.release(batch.deliveries)
             except TransientError as also:
                 trouble.report(also)
         while not self._stopping:
             await asyncio.sleep(trouble.next_wait())
             try:
                 await self.store.ping()
+                await self.suspicion.end(batch)
                 return
             except TransientError as still:
                 trouble.report(still)
 
-    async def _route(self, events: Consumer) -> None:
-        trouble = Trouble("the event router")
-        while not self._stopping:
-            deliveries: list[Delivery] = []
+    async def _route(self, events: Consumer, batch: Batch, trouble: Trouble) -> None:
+        await self.router.process(events, batch.deliveries)
+        await self.suspicion.end(batch)
+        trouble.over()
+
+    async def _judge_returned(self, broker: ReturningBroker) -> None:
+        """What the broker alone has given up comes back, unless it is what kills us."""
+        trouble = Trouble("looking through returned messages")
+        while True:
             try:
-                deliveries = await self._receive(events)
-                await self.router.process(events, deliveries)
-                trouble.over()
-            except ConsumerClosed:
-                return
+                await broker.judge_returned(self.suspicion.judge)
             except Exception as error:
-                await self._give_back(events, deliveries, error, trouble)
+                trouble.report(error)
+                await asyncio.sleep(trouble.next_wait())
 
     async def _flush(self) -> None:
         trouble = Trouble("clearing the outbox")

@@ -6,9 +6,9 @@ An adapter passes the suite in `tests/contract/store.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Literal, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -156,6 +156,10 @@ class SagaSummary(Struct, frozen=True, kw_only=True):
     wake_at: datetime | None
 
 
+HANDLINGS_KEPT: Final = timedelta(days=7)
+"""How long a store remembers that a message took a process along: longer than a crash loop goes unseen."""
+
+
 class SagaStore(Protocol):
     """Holds snapshots, journals, outboxes, timers, and the start ledger.
 
@@ -218,6 +222,18 @@ class SagaStore(Protocol):
 
     async def parked_sent(self, parked: Sequence[Parked]) -> None:
         """Forget messages that were sent on."""
+        ...
+
+    async def count_handlings(self, messages: Sequence[str]) -> None:
+        """One more handling of each of these messages begins. Counts are kept for `HANDLINGS_KEPT` after the last."""
+        ...
+
+    async def handlings(self, messages: Sequence[str]) -> Sequence[int]:
+        """How many handlings of each have begun since they were last forgotten."""
+        ...
+
+    async def forget_handlings(self, messages: Sequence[str]) -> None:
+        """The handlings of these have ended, and took no process along."""
         ...
 
     async def journal(self, saga_id: str) -> Sequence[JournalRecord]:

@@ -13,16 +13,17 @@ from msgspec import Struct
 from yarl import URL
 
 from amends.brokers.packing import FEWEST, MOST, grouped
-from amends.brokers.port import BrokerUnavailable, DeadLetter, Outgoing
+from amends.brokers.port import BrokerUnavailable, DeadLetter, Judge, Outgoing
 from amends.brokers.queues import CLIENT, EVENT, queue_of
 from amends.brokers.rabbitmq.agreements import adopt, subscribe
-from amends.brokers.rabbitmq.consumer import RabbitmqConsumer
+from amends.brokers.rabbitmq.consumer import Exits, RabbitmqConsumer
 from amends.brokers.rabbitmq.dead import DeadLetters
 from amends.brokers.rabbitmq.link import Link
 from amends.brokers.rabbitmq.names import NAMESPACE, Names
 from amends.brokers.rabbitmq.pack_readers import PackReaders
 from amends.brokers.rabbitmq.problems import Server
 from amends.brokers.rabbitmq.publisher import Publisher
+from amends.brokers.rabbitmq.returned import ReturnedLetters
 from amends.brokers.rabbitmq.sharing import Sharing
 from amends.brokers.rabbitmq.splitting import Splitter
 from amends.brokers.rabbitmq.topology import Topology
@@ -79,11 +80,11 @@ class RabbitmqBroker:
     ) -> None:
         self.shard_map = shard_map
         self._link, self._publishing, self._names = link, publishing, names
-        self._delivery_limit = delivery_limit
         self._topology = Topology(link, names, delivery_limit)
         self._publisher = Publisher(publishing, bulk=bulk)
         self._dead = DeadLetters(link, self._publisher, names)
-        self._splitter = Splitter(self._publisher, names)
+        self._returned = ReturnedLetters(link, self._publisher, names, self._dead)
+        self._exits = Exits(self._dead, self._returned, Splitter(self._publisher, names), delivery_limit)
         self._pack_readers = PackReaders(link, names)
         self._routes: dict[str, _Route] = {}
         self._consumers: list[RabbitmqConsumer] = []
@@ -103,10 +104,10 @@ class RabbitmqBroker:
 
         Installations with different namespaces share a virtual host without meeting; `?namespace=` in the URL does the
         same. Other options in the URL go to the client library, such as `heartbeat` (10 seconds by default), `cafile`,
-        `certfile` and `keyfile`. A queue that is made here hands a message out `delivery_limit` times before it is a
-        dead letter. `bulk=False` publishes and consumes by nothing but the library's documented functions, and is
-        slower. Raises `UsageError` for what is no such URL and for another shard map than the stored one,
-        `BrokerUnavailable`.
+        `certfile` and `keyfile`. A queue that is made here hands a message out `delivery_limit` times before that goes
+        to `judge_returned`; one consumer may release it as often before it is a dead letter. `bulk=False` publishes and
+        consumes by nothing but the library's documented functions, and is slower. Raises `UsageError` for what is no
+        such URL and for another shard map than the stored one, `BrokerUnavailable`.
         """
         address, names = _parse(url, namespace)
         port = address.port or (5671 if address.scheme == "amqps" else 5672)
@@ -268,7 +269,7 @@ class RabbitmqBroker:
     def _consumer(
         self, name: str, prepare: Callable[[], Awaitable[None]], leave: Callable[[], Awaitable[None]]
     ) -> RabbitmqConsumer:
-        return RabbitmqConsumer(self._link, name, self._dead, self._splitter, self._delivery_limit, prepare, leave)
+        return RabbitmqConsumer(self._link, name, self._exits, prepare, leave)
 
     def _keep(self, consumer: RabbitmqConsumer) -> None:
         self._consumers = [known for known in self._consumers if not known.closed]
@@ -280,6 +281,10 @@ class RabbitmqBroker:
         """The newest dead letters, newest first. Reads the whole queue to find them."""
         self._check_open()
         return await self._link.job(self._dead.newest(limit))
+
+    async def judge_returned(self, judge: Judge) -> None:
+        self._check_open()
+        await self._returned.judge_all(judge)
 
     async def close(self) -> None:
         if self._closed:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from amends.brokers.packing import OpenPack, parts_of
 from amends.brokers.port import BrokerUnavailable, ConsumerClosed, Delivery
@@ -14,15 +14,27 @@ from amends.brokers.rabbitmq.lane import Lane, Token
 from amends.brokers.rabbitmq.splitting import Splitter, Torn
 from amends.brokers.rabbitmq.wire import times_before, unwrap
 from amends.contracts import UsageError
+from amends.contracts.packs import Unpacked
 
 if TYPE_CHECKING:
     from amends.brokers.rabbitmq.dead import DeadLetters
     from amends.brokers.rabbitmq.link import Link
+    from amends.brokers.rabbitmq.returned import ReturnedLetters
     from amends.brokers.rabbitmq.tap import Arrival
     from amends.contracts import Envelope
 
 HANDOVER_S: Final = 1.0
 """How long what is in hand of a lost shard may take to be settled before the next owner gets it again."""
+
+
+class Exits(NamedTuple):
+    """Where messages go that are not acknowledged: to the dead letters, to those that are judged when `delivery_limit`
+    is reached, or back as single messages."""
+
+    dead: DeadLetters
+    returned: ReturnedLetters
+    splitter: Splitter
+    delivery_limit: int
 
 
 class RabbitmqConsumer:
@@ -40,21 +52,20 @@ class RabbitmqConsumer:
         self,
         link: Link,
         name: str,
-        dead: DeadLetters,
-        splitter: Splitter,
-        delivery_limit: int,
+        exits: Exits,
         prepare: Callable[[], Awaitable[None]],
         leave: Callable[[], Awaitable[None]],
     ) -> None:
         self.name = name
         self.closed = False
-        self._link, self._dead, self._splitter, self._delivery_limit = link, dead, splitter, delivery_limit
+        self._link, self._exits = link, exits
         self._prepare, self._leave = prepare, leave
         self._queues: Mapping[str, int] = {}
         self._lanes: dict[str, Lane] = {}
         self._buffer: deque[Delivery] = deque()
         self._torn: list[Torn] = []
-        self._overdue = 0
+        self._overdue: list[Delivery] = []
+        self._spent: list[Delivery] = []
         self._tidying = asyncio.Lock()
         self._places = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -121,21 +132,23 @@ class RabbitmqConsumer:
         parts = parts_of(arrival.content_type, arrival.body)
         if parts is None:
             envelope, problem = unwrap(arrival.headers, arrival.content_type, arrival.body)
-            self._keep(Token(lane, arrival.tag, self._places), envelope, count, arrival.body, problem)
+            self._keep(Token(lane, arrival.tag, self._places, 0, count), envelope, arrival.body, problem)
         elif count > 1 and any(part.envelope for part in parts):
             self._torn.append(Torn(lane, arrival.tag, parts, count - 1))
         else:
             lane.packs[arrival.tag] = OpenPack(parts)
             for number, part in enumerate(parts):
-                token = Token(lane, arrival.tag, self._places, number)
-                self._keep(token, part.envelope, count, part.body, part.problem)
+                token = Token(lane, arrival.tag, self._places, number, count)
+                self._keep(token, part.envelope, part.body, part.problem)
         self._wake()
 
-    def _keep(self, token: Token, envelope: Envelope | None, count: int, body: bytes, problem: str) -> None:
+    def _keep(self, token: Token, envelope: Envelope | None, body: bytes, problem: str) -> None:
         self._places += 1
-        self._buffer.append(Delivery(envelope, count, token, b"" if envelope else body, problem))
-        if count > self._delivery_limit:
-            self._overdue += 1
+        delivery = Delivery(envelope, token.came, token, b"" if envelope else body, problem)
+        if token.came > self._exits.delivery_limit:
+            self._overdue.append(delivery)
+        else:
+            self._buffer.append(delivery)
 
     def _lost(self, lane: Lane) -> None:
         if self._lanes.get(lane.queue) is lane:
@@ -147,7 +160,8 @@ class RabbitmqConsumer:
         """What is still in the buffer comes again elsewhere."""
         self._buffer = deque(delivery for delivery in self._buffer if delivery.token.lane is not lane)
         self._torn = [pack for pack in self._torn if pack.lane is not lane]
-        self._overdue = sum(delivery.deliveries > self._delivery_limit for delivery in self._buffer)
+        self._overdue = [delivery for delivery in self._overdue if delivery.token.lane is not lane]
+        self._spent = [delivery for delivery in self._spent if delivery.token.lane is not lane]
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -159,7 +173,7 @@ class RabbitmqConsumer:
         # others get their turn, also when there is always something here
         await asyncio.sleep(0)
         while not self.closed:
-            if self._torn or self._overdue:
+            if self._torn or self._overdue or self._spent:
                 await self._link.job(self._tidy())
             if self._buffer:
                 return self._take(limit)
@@ -189,18 +203,16 @@ class RabbitmqConsumer:
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Give these back to the front of what is here: they are not handed to another process before this consumer
         closes or loses them."""
-        again: dict[int, Delivery] = {}
+        again: list[Delivery] = []
         for delivery in deliveries:
             token: Token = delivery.token
             if self._holds(delivery):
                 del token.lane.held[token.place]
                 count = delivery.deliveries + 1
-                again[token.place] = Delivery(delivery.envelope, count, token, delivery.body, delivery.problem)
-                self._overdue += count > self._delivery_limit
-        if again:
-            waiting = [*again.values(), *self._buffer]
-            self._buffer = deque(sorted(waiting, key=lambda delivery: delivery.token.place))
-            self._wake()
+                released = Delivery(delivery.envelope, count, token, delivery.body, delivery.problem)
+                (self._spent if count - token.came >= self._exits.delivery_limit else again).append(released)
+        self._buffer = deque(sorted([*again, *self._buffer], key=lambda delivery: delivery.token.place))
+        self._wake()
 
     async def dead_letter(self, delivery: Delivery, reason: str, detail: str) -> None:
         if self._holds(delivery):
@@ -217,7 +229,8 @@ class RabbitmqConsumer:
         if self._opening is not None:
             await asyncio.wait({self._opening})
         self._buffer.clear()
-        self._torn.clear()
+        for kept in (self._torn, self._overdue, self._spent):
+            kept.clear()
         lanes, self._lanes = list(self._lanes.values()), {}
         # without a connection there is nothing to leave
         with suppress(BrokerUnavailable):
@@ -232,32 +245,34 @@ class RabbitmqConsumer:
         touched = [Torn(lane, tag, pack.left, 1) for tag, pack in lane.packs.items() if pack.touched]
         # whoever gets the pack then splits it
         with suppress(BrokerUnavailable):
-            await self._splitter.split(touched)
+            await self._exits.splitter.split(touched)
         await lane.close()
 
     # what is not handed out
 
     async def _tidy(self) -> None:
-        """Split the packs that came again, and bury what came too often."""
+        """Split the packs that came again. Bury what was released here too often, and give up what others had too
+        often: nobody here knows whether they ever saw it."""
         async with self._tidying:
             torn = self._torn
-            await self._splitter.split(torn)
+            await self._exits.splitter.split(torn)
             self._torn = [pack for pack in self._torn if pack not in torn]
-            await self._bury_overdue()
-
-    async def _bury_overdue(self) -> None:
-        for delivery in [d for d in self._buffer if d.deliveries > self._delivery_limit]:
-            times = delivery.deliveries - 1
-            await self._to_the_dead(
-                delivery, times, "delivery-limit", f"handed out {times} times and never acknowledged"
-            )
-            if delivery in self._buffer:
-                self._buffer.remove(delivery)
-                self._overdue -= 1
+            while self._spent:
+                delivery = self._spent[0]
+                times = delivery.deliveries - 1
+                detail = f"handed out {times} times and never acknowledged"
+                await self._to_the_dead(delivery, times, "delivery-limit", detail)
+                self._spent = [other for other in self._spent if other is not delivery]
+            while self._overdue:
+                delivery = self._overdue[0]
+                token: Token = delivery.token
+                await self._exits.returned.give_up(Unpacked(delivery.envelope, delivery.body), token.lane.queue)
+                await token.lane.settle([token])
+                self._overdue = [other for other in self._overdue if other is not delivery]
 
     async def _to_the_dead(self, delivery: Delivery, times: int, reason: str, detail: str) -> None:
         token: Token = delivery.token
-        await self._dead.bury(delivery, token.lane.queue, times, reason, detail)
+        await self._exits.dead.bury(delivery, token.lane.queue, times, reason, detail)
         await token.lane.settle([token])
 
     def _holds(self, delivery: Delivery) -> bool:

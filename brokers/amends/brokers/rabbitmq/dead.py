@@ -7,13 +7,14 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pamqp.commands import Basic
 
 from amends.brokers.port import BrokerUnavailable, DeadLetter, Delivery
 from amends.brokers.rabbitmq.records import locked
 from amends.brokers.rabbitmq.wire import Headers, Parcel, unwrap, wrap
+from amends.contracts.packs import Unpacked
 
 if TYPE_CHECKING:
     from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -34,8 +35,7 @@ _BACK_WAITS_S: Final = (0.01,) * 20 + (0.1,) * 20
 class DeadLetters:
     """The dead-letter queue of an installation.
 
-    In it are the letters that consumers gave up, with their reason in headers, and those that the broker itself moved
-    there as they reached the delivery limit.
+    In it are the letters that were given up, with their reason in headers.
     """
 
     def __init__(self, link: Link, publisher: Publisher, names: Names) -> None:
@@ -43,10 +43,16 @@ class DeadLetters:
 
     async def bury(self, delivery: Delivery, queue: str, times: int, reason: str, detail: str) -> None:
         """Store a message with its reason. Raises `BrokerUnavailable`."""
-        if delivery.envelope is not None:
-            parcel = wrap(delivery.envelope, "", self._names.dead_letters, mandatory=True)
+        parcel = self.letter(Unpacked(delivery.envelope, delivery.body), queue, times, reason, detail)
+        if await self._publisher.publish([parcel]):
+            raise self.missing()
+
+    def letter(self, message: Unpacked, queue: str, times: int, reason: str, detail: str) -> Parcel:
+        """The message as it is to be stored."""
+        if message.envelope is not None:
+            parcel = wrap(message.envelope, "", self._names.dead_letters, mandatory=True)
         else:
-            parcel = Parcel("", self._names.dead_letters, delivery.body, {}, "application/octet-stream")
+            parcel = Parcel("", self._names.dead_letters, message.body, {}, "application/octet-stream")
         parcel.headers |= {
             _QUEUE: self._names.address_of(queue),
             _REASON: reason,
@@ -54,11 +60,14 @@ class DeadLetters:
             _AT: datetime.now(UTC).isoformat(),
             _DELIVERIES: times,
         }
-        if await self._publisher.publish([parcel]):
-            raise BrokerUnavailable(
-                f"RabbitMQ at {self._link.server.where} has no queue {self._names.dead_letters!r} any more. "
-                "It is declared again when a process of this installation starts"
-            )
+        return parcel
+
+    def missing(self) -> BrokerUnavailable:
+        """The error when a letter reached no queue."""
+        return BrokerUnavailable(
+            f"RabbitMQ at {self._link.server.where} has no queue {self._names.dead_letters!r} any more. "
+            "It is declared again when a process of this installation starts"
+        )
 
     async def newest(self, limit: int) -> Sequence[DeadLetter]:
         """The newest letters, newest first. Reads all that are there, and leaves them there."""
@@ -107,13 +116,4 @@ class DeadLetters:
         if isinstance(reason := headers.get(_REASON), str):
             at = datetime.fromisoformat(str(headers.get(_AT)))
             return str(headers.get(_QUEUE)), reason, str(headers.get(_DETAIL)), at, int(headers.get(_DELIVERIES) or 0)
-        deaths: Any = headers.get("x-death")
-        if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict):
-            death: dict[str, Any] = deaths[0]
-            reason = str(death.get("reason", "")).replace("_", "-")
-            time = death.get("time")
-            times = int(headers.get("x-delivery-count") or 0)
-            detail = f"moved here by RabbitMQ: {reason}"
-            when = time if isinstance(time, datetime) else datetime.now(UTC)
-            return self._names.address_of(str(death.get("queue", ""))), reason, detail, when, times
         return self._names.dead_letters, "undecodable" if problem else "unknown", problem, datetime.now(UTC), 0

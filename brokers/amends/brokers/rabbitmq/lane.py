@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 
 class Token(NamedTuple):
-    """Names a delivery: its lane, the tag of its message there, its place among all that came to this consumer, and its
-    part of the message if that is a pack."""
+    """Names a delivery: its lane, the tag of its message there, its place among all that came to this consumer, its
+    part of the message if that is a pack, and how often it had been handed out when it came, that time included."""
 
     lane: Lane
     tag: int
     place: int
-    part: int = 0
+    part: int
+    came: int
 
 
 class Lane:
@@ -101,7 +102,7 @@ class Lane:
         if self.closed:
             return
         tags: set[int] = set()
-        for _, tag, place, part in tokens:
+        for _, tag, place, part, _ in tokens:
             self.held.pop(place, None)
             pack = self.packs.get(tag)
             if pack is None:

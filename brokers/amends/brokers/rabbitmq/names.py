@@ -46,7 +46,12 @@ class Names(Struct, frozen=True):
         """Fan-out: to all who share the shards."""
         return f"{self.prefix}.members"
 
-    # queues; the dead-letter exchange has the name of its only queue
+    @property
+    def returned(self) -> str:
+        """Fan-out, to a queue of the same name: what RabbitMQ itself takes out of queues."""
+        return f"{self.prefix}.returned"
+
+    # queues
 
     @property
     def dead_letters(self) -> str:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from amends.brokers.packing import SPLIT
 from amends.brokers.port import BrokerUnavailable
 from amends.brokers.rabbitmq.lane import Lane
-from amends.brokers.rabbitmq.wire import wrap_part
+from amends.brokers.rabbitmq.wire import Parcel, wrap_again
 from amends.contracts.packs import Unpacked
 
 if TYPE_CHECKING:
@@ -35,9 +36,12 @@ class Splitter:
     async def split(self, packs: Iterable[Torn]) -> None:
         """Store the parts as single messages, and acknowledge their packs. Raises `BrokerUnavailable`."""
         torn = [pack for pack in packs if not pack.lane.closed]
-        parcels = [
-            wrap_part(part, self._names.plain(pack.lane.queue), pack.deliveries) for pack in torn for part in pack.parts
-        ]
+        parcels: list[Parcel] = []
+        for pack in torn:
+            for part in pack.parts:
+                parcel = wrap_again(part, self._names.plain(pack.lane.queue))
+                parcel.headers[SPLIT] = str(pack.deliveries)
+                parcels.append(parcel)
         if not parcels:
             return
         if lost := await self._publisher.publish(parcels):

@@ -23,7 +23,7 @@ class Topology:
     """What must exist at the broker for one installation.
 
     A queue that exists is used as it is, whatever its arguments: operators may have declared it. Ours are quorum queues
-    that hand a message out `delivery_limit` times, and then move it to the dead letters without losing it on the way.
+    that hand a message out `delivery_limit` times, and then move it to the returned ones without losing it on the way.
     """
 
     def __init__(self, link: Link, names: Names, delivery_limit: int) -> None:
@@ -57,10 +57,11 @@ class Topology:
             (names.slots, "direct"),
             (names.events, "direct"),
             (names.members, "fanout"),
-            (names.dead_letters, "fanout"),
+            (names.returned, "fanout"),
         ):
             await self._exchange(exchange, kind)
-        await self._queue(names.dead_letters, {"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED})
+        for kept in (names.dead_letters, names.returned):
+            await self._queue(kept, {"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED})
         for shard in range(shard_map.shards):
             await self._queue(names.shard(shard), {**self._work(), "x-single-active-consumer": True})
         await self._link.ask(lambda channel: self._bind_all(channel, shard_map))
@@ -70,13 +71,13 @@ class Topology:
             for slot in shard_map.slots_of(shard):
                 await channel.queue_bind(self._names.shard(shard), self._names.slots, slot_address(slot), nowait=True)
         # the answer to the last one says that all are done
-        await channel.queue_bind(self._names.dead_letters, self._names.dead_letters)
+        await channel.queue_bind(self._names.returned, self._names.returned)
 
     def _work(self) -> Arguments:
         return {
             "x-queue-type": "quorum",
             "x-delivery-limit": self._delivery_limit,
-            "x-dead-letter-exchange": self._names.dead_letters,
+            "x-dead-letter-exchange": self._names.returned,
             "x-dead-letter-strategy": "at-least-once",
             # at-least-once asks for it; without a maximum length nothing is ever rejected
             "x-overflow": "reject-publish",

@@ -54,14 +54,11 @@ def wrap_pack(envelopes: Sequence[Envelope], exchange: str, key: str, *, mandato
     return Parcel(exchange, key, write_pack(envelopes), {}, PACK_TYPE, envelopes[0].id, mandatory)
 
 
-def wrap_part(part: Unpacked, queue: str, deliveries: int) -> Parcel:
-    """One out of a pack as a message of its own, straight to a queue; the pack was handed out `deliveries` times."""
-    if part.envelope is not None:
-        parcel = wrap(part.envelope, "", queue, mandatory=True)
-    else:
-        parcel = Parcel("", queue, part.body, {}, UNREADABLE_TYPE)
-    parcel.headers[SPLIT] = str(deliveries)
-    return parcel
+def wrap_again(message: Unpacked, queue: str) -> Parcel:
+    """One that was received, on its own or in a pack, as a message straight to a queue."""
+    if message.envelope is not None:
+        return wrap(message.envelope, "", queue, mandatory=True)
+    return Parcel("", queue, message.body, {}, UNREADABLE_TYPE)
 
 
 def unwrap(headers: Mapping[str, Any], content_type: str | None, body: bytes) -> tuple[Envelope | None, str]:

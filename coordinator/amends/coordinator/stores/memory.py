@@ -15,6 +15,7 @@ from amends.contracts import Clock, SystemClock, slot_of
 from amends.coordinator.core.journal import JournalRecord, decode_record, encode_record
 from amends.coordinator.core.snapshot import decode_snapshot, encode_snapshot
 from amends.coordinator.store import (
+    HANDLINGS_KEPT,
     Commit,
     CommitResult,
     DueSaga,
@@ -74,6 +75,7 @@ class MemoryStore:
         self._sagas: dict[str, _Saga] = {}
         self._outbox: dict[OutboxKey, _Sending] = {}
         self._parked: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self._handlings: dict[str, tuple[int, datetime]] = {}
 
     @contextmanager
     def _operation(self, name: str) -> Iterator[None]:
@@ -206,6 +208,23 @@ class MemoryStore:
         with self._operation("parked_sent"):
             for one in parked:
                 self._parked.pop((one.saga, one.key), None)
+
+    async def count_handlings(self, messages: Sequence[str]) -> None:
+        with self._operation("count_handlings"):
+            now = self._clock.now()
+            kept = {name: found for name, found in self._handlings.items() if found[1] > now - HANDLINGS_KEPT}
+            self._handlings = kept | {name: (kept.get(name, (0, now))[0] + 1, now) for name in messages}
+
+    async def handlings(self, messages: Sequence[str]) -> Sequence[int]:
+        with self._operation("handlings"):
+            oldest = self._clock.now() - HANDLINGS_KEPT
+            found = [self._handlings.get(name, (0, oldest)) for name in messages]
+            return [count if at > oldest else 0 for count, at in found]
+
+    async def forget_handlings(self, messages: Sequence[str]) -> None:
+        with self._operation("forget_handlings"):
+            for name in messages:
+                self._handlings.pop(name, None)
 
     async def journal(self, saga_id: str) -> Sequence[JournalRecord]:
         with self._operation("journal"):

@@ -18,6 +18,7 @@ from amends.contracts import Clock, InternalError, SystemClock
 from amends.coordinator.core.journal import JournalRecord, decode_record
 from amends.coordinator.core.snapshot import decode_snapshot
 from amends.coordinator.store import (
+    HANDLINGS_KEPT,
     Commit,
     CommitResult,
     DueSaga,
@@ -79,6 +80,16 @@ _PARKED_SENT: Final = """
     DELETE FROM saga_parked WHERE seq IN (
         SELECT p.seq FROM json_each(?) AS sent CROSS JOIN saga_parked AS p
         WHERE p.saga = json_extract(sent.value, '$[0]') AND p.key = json_extract(sent.value, '$[1]'))"""
+
+_OLD_HANDLINGS: Final = "DELETE FROM saga_handlings WHERE at <= ?"
+_COUNT_HANDLINGS: Final = Rows(
+    "INSERT INTO saga_handlings (message, count, at)",
+    3,
+    "ON CONFLICT (message) DO UPDATE SET count = count + 1, at = excluded.at",
+)
+_HANDLINGS: Final = """
+    SELECT message, count FROM saga_handlings WHERE at > ? AND message IN (SELECT value FROM json_each(?))"""
+_FORGET_HANDLINGS: Final = "DELETE FROM saga_handlings WHERE message IN (SELECT value FROM json_each(?))"
 
 _JOURNAL: Final = """
     SELECT j.body FROM saga_journal j JOIN saga_instances i USING (instance) WHERE i.id = ? ORDER BY j.version"""
@@ -263,6 +274,23 @@ class SqliteStore:
     async def parked_sent(self, parked: Sequence[Parked]) -> None:
         sent = _json([(one.saga, one.key) for one in parked])
         await self._write(lambda connection: connection.execute(_PARKED_SENT, (sent,)).rowcount)
+
+    async def count_handlings(self, messages: Sequence[str]) -> None:
+        def job(connection: sqlite3.Connection) -> None:
+            now = self._clock.now()
+            connection.execute(_OLD_HANDLINGS, (micros(now - HANDLINGS_KEPT),))
+            _COUNT_HANDLINGS.run(connection, [(message, 1, micros(now)) for message in messages])
+
+        await self._write(job)
+
+    async def handlings(self, messages: Sequence[str]) -> Sequence[int]:
+        asked = (micros(self._clock.now() - HANDLINGS_KEPT), _json(messages))
+        found: dict[str, int] = dict(self._read(lambda connection: connection.execute(_HANDLINGS, asked).fetchall()))
+        return [found.get(message, 0) for message in messages]
+
+    async def forget_handlings(self, messages: Sequence[str]) -> None:
+        listed = _json(messages)
+        await self._write(lambda connection: connection.execute(_FORGET_HANDLINGS, (listed,)).rowcount)
 
     async def journal(self, saga_id: str) -> Sequence[JournalRecord]:
         rows = self._read(lambda connection: connection.execute(_JOURNAL, (saga_id,)).fetchall())

@@ -71,6 +71,7 @@ SCHEMA: Final = (
         UNIQUE (saga, key)
     )""",
     "CREATE INDEX IF NOT EXISTS saga_parked_version ON saga_parked (saga, definition_version)",
+    "CREATE TABLE IF NOT EXISTS saga_handlings (message TEXT PRIMARY KEY, count INTEGER, at INTEGER) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS saga_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
 

@@ -19,7 +19,8 @@ that could lag behind or need repair, and a commit touches one server. One saga 
 Redis packs best.
 
 Events do not know the slots of those who wait for them, so their index has places by event type (`amends:{e:TYPE}:`),
-on other servers. It may say too much, never too little: see `interests`. Messages put aside are in `amends:{p:NAME}:`.
+on other servers. It may say too much, never too little: see `interests`. Messages put aside are in `amends:{p:NAME}:`,
+counts of handlings that were begun in strings `amends:{h:MESSAGE}`, which expire.
 
 Times are microseconds since 1970.
 """
@@ -81,6 +82,10 @@ class Keys:
     def tag(self, saga_id: str) -> str:
         """What keys of one script call have in common in a cluster."""
         return self.place(saga_id).prefix
+
+    def handlings(self, message: str) -> str:
+        """How often the handling of a message was begun."""
+        return f"{self._namespace}:{{h:{message}}}"
 
     def events(self, event_type: str) -> str:
         """The beginning of the keys of an event type."""

@@ -15,6 +15,7 @@ from amends.contracts import Clock
 from amends.coordinator.core.journal import JournalRecord, decode_record, encode_record
 from amends.coordinator.core.snapshot import decode_snapshot, encode_snapshot
 from amends.coordinator.store import (
+    HANDLINGS_KEPT,
     Commit,
     CommitResult,
     DueSaga,
@@ -286,6 +287,25 @@ class RedisStore:
             calls.append(scripts.PARKED_SENT.call(keys, [one.key for one in group]))
         with _as_store_errors():
             await self._link.run(calls)
+
+    # counting handlings
+
+    async def count_handlings(self, messages: Sequence[str]) -> None:
+        kept_s = int(HANDLINGS_KEPT.total_seconds())
+        calls: list[Call] = []
+        for key in map(self._keys.handlings, messages):
+            calls += (command(key, "INCR", key), command(key, "EXPIRE", key, kept_s))
+        with _as_store_errors():
+            await self._link.run(calls)
+
+    async def handlings(self, messages: Sequence[str]) -> Sequence[int]:
+        with _as_store_errors():
+            found = await self._link.run([command(key, "GET", key) for key in map(self._keys.handlings, messages)])
+        return [int(count or 0) for count in found]
+
+    async def forget_handlings(self, messages: Sequence[str]) -> None:
+        with _as_store_errors():
+            await self._link.run([command(key, "DEL", key) for key in map(self._keys.handlings, messages)])
 
     # looking back
 
