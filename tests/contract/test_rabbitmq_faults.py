@@ -344,21 +344,6 @@ async def test_messages_that_the_broker_refuses_are_not_reported_as_published(
     assert ids(await receive(consumer, 1)) == ["room again"]
 
 
-async def test_a_letter_that_the_broker_gave_up_is_found_with_its_reason(
-    rabbit: Rabbit, broker: RabbitmqBroker
-) -> None:
-    await broker.publish([message(STOCK, "poison")])
-    await rabbit.give_back("service.inventory", times=51)
-    async with asyncio.timeout(GUARD_S):
-        while not (letters := await broker.dead_letters()):
-            pass
-    (letter,) = letters
-    assert (letter.queue, letter.reason) == (STOCK, "delivery-limit")
-    assert letter.envelope is not None
-    assert letter.envelope.id == "poison"
-    assert (await broker.dead_letters())[0].id == letter.id
-
-
 # who may not
 
 
