@@ -54,9 +54,9 @@ class Rabbit:
         try:
             channel = await connection.channel()
             for queue in (
-                *("dead-letters", "record.map"),
+                *("dead-letters", "returned", "record.map"),
                 *(f"shard.{shard:02d}" for shard in range(shards)),
-                *(f"service.{service}" for service in services),
+                *(f"{kind}.{service}" for service in services for kind in ("service", "packs")),
                 *(f"subscriber.{subscriber}" for subscriber in subscribers),
                 *(f"record.subscription.{subscriber}" for subscriber in subscribers),
             ):
