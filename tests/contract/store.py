@@ -657,6 +657,16 @@ class SagaStoreContract(ABC):
         await store.parked_sent(on_its_way)
         assert [one.key for one in await store.unpark("place-order", 1, 10)] == ["second"]
 
+    async def test_parked_messages_are_counted_by_saga_and_version(self, store: SagaStore) -> None:
+        assert await store.count_parked() == {}
+        await store.park([Parked("ship-order", 1, message("a")), Parked("place-order", 2, message("a"))])
+        await store.park([Parked("place-order", 10, message(f"m{n}")) for n in range(3)])
+        await store.park([Parked("place-order", 10, message("m0"))])
+        counted = await store.count_parked()
+        assert list(counted.items()) == [(("place-order", 2), 1), (("place-order", 10), 3), (("ship-order", 1), 1)]
+        await store.parked_sent(await store.unpark("place-order", 2, 10))
+        assert await store.count_parked() == {("place-order", 10): 3, ("ship-order", 1): 1}
+
     async def test_parking_nothing_and_sending_what_is_not_parked_do_nothing(self, store: SagaStore) -> None:
         await store.park([])
         await store.parked_sent([])

@@ -245,9 +245,11 @@ class Rig:
         await self.engine.relay.relay()
         await self.run()
 
-    async def start(self, saga: Saga, saga_id: str, message_id: str | None = None) -> None:
+    async def start(
+        self, saga: Saga, saga_id: str, message_id: str | None = None, *, version: int | None = None
+    ) -> None:
         """Send the word that starts a saga."""
-        start = Start(definition_of(type(saga)).name, msgspec.Raw(JSON.encode(saga)))
+        start = Start(definition_of(type(saga)).name, msgspec.Raw(JSON.encode(saga)), version)
         await self.send(saga_id, Kind.START, Start.__tag__, JSON.encode(start), message_id or f"start-{saga_id}")
 
     async def control(self, saga_id: str, control: Control, message_id: str = "word") -> None:

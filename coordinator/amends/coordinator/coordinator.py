@@ -21,7 +21,7 @@ from amends.coordinator.processor import Decided, Processor
 from amends.coordinator.registry import Registry
 from amends.coordinator.relay import GRACE_S, Relay
 from amends.coordinator.router import SUBSCRIBER, Router
-from amends.coordinator.store import SagaStore
+from amends.coordinator.store import Parked, SagaStore
 from amends.coordinator.stores import connect_store
 from amends.coordinator.suspicion import Batch, Suspicion
 from amends.coordinator.sweeper import Sweeper
@@ -169,13 +169,22 @@ class Engine:
         self.relay.own(slots)
 
     async def unpark(self) -> int:
-        """Send on the messages that waited for a saga version that is loaded here; give how many."""
+        """Send on the messages that waited for a saga version that is loaded here; give how many.
+
+        Each once: one whose shard is still held by a coordinator without the version is parked again at once. It is
+        fetched when that coordinator goes, by whoever gains the shard.
+        """
         sent = 0
         for definition in self._registry:
+            seen: set[tuple[str, str]] = set()
             while parked := await self.store.unpark(definition.name, definition.version, 256):
-                await self.broker.publish([p.message for p in parked])
-                await self.store.parked_sent(parked)
-                sent += len(parked)
+                fresh = [one for one in parked if _identity(one) not in seen]
+                if not fresh:
+                    break
+                await self.broker.publish([one.message for one in fresh])
+                await self.store.parked_sent(fresh)
+                seen.update(map(_identity, fresh))
+                sent += len(fresh)
         return sent
 
     async def _fetch_parked(self) -> None:
@@ -347,6 +356,11 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _identity(parked: Parked) -> tuple[str, str]:
+    """What tells parked messages apart. One event goes to several sagas under one id."""
+    return parked.message.envelope.id, parked.message.envelope.subject
 
 
 def _tell_end(task: asyncio.Task[None]) -> None:

@@ -285,6 +285,9 @@ class Processor:
         try:
             definition = self._registry.get(content.saga, content.version)
         except UnknownSaga as error:
+            if self._registry.knows(content.saga):
+                # a client was deployed before this coordinator: the start is kept for one that has the version
+                raise
             raise _Refused("unknown-saga", str(error)) from None
         state = encode_state(_read_input(definition, content))
         result = start(
@@ -408,14 +411,14 @@ class Processor:
         self._refuse(letter.delivery, letter.envelope, "no-such-saga", problem, decided)
 
     def _park(self, actor: Actor, letter: Letter, problem: str, decided: Decided) -> None:
-        snapshot = actor.snapshot
-        assert snapshot is not None
         actor.mailbox.popleft()
         log.error("a message waits until a fitting saga version is loaded", saga_id=actor.saga_id, problem=problem)
+        name, version = _awaited(actor, letter)
         message = Outgoing(slot_address(slot_of(actor.saga_id)), letter.envelope)
         # a key of its own: an earlier parking of the same message may be on its way out at this moment
-        decided.parked.append(Parked(snapshot.saga, snapshot.definition_version, message, self._ids.next()))
+        decided.parked.append(Parked(name, version, message, self._ids.next()))
         decided.handled.append(letter.delivery)
+        # whoever starts a saga is answered once it is stored, by the coordinator that does so
         if not isinstance(letter.content, Start):
             self._reply(letter.envelope, Notice(what="accepted", problem=f"kept for later: {problem}"), decided)
 
@@ -460,6 +463,16 @@ class Processor:
         except BaseException:
             self._cleared.extend(cleared)
             raise
+
+
+def _awaited(actor: Actor, letter: Letter) -> tuple[str, int]:
+    """The saga name and version that a message must wait for: that of its saga, or the one it wants to start."""
+    if actor.snapshot is not None:
+        return actor.snapshot.saga, actor.snapshot.definition_version
+    start = letter.content
+    assert isinstance(start, Start)
+    assert start.version is not None
+    return start.saga, start.version
 
 
 def _read_input(definition: Definition, content: Start) -> object:

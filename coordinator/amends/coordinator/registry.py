@@ -42,6 +42,10 @@ class Registry:
         for versions in self._versions.values():
             yield from versions.values()
 
+    def knows(self, name: str) -> bool:
+        """Whether some version of this saga is loaded."""
+        return name in self._versions
+
     def get(self, name: str, version: int | None = None) -> Definition:
         """One version, or the newest. Raises `UnknownSaga`."""
         versions = self._versions.get(name, {})

@@ -5,7 +5,7 @@ An adapter passes the suite in `tests/contract/store.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal, Protocol, runtime_checkable
@@ -234,6 +234,10 @@ class SagaStore(Protocol):
 
     async def forget_handlings(self, messages: Sequence[str]) -> None:
         """The handlings of these have ended, and took no process along."""
+        ...
+
+    async def count_parked(self) -> Mapping[tuple[str, int], int]:
+        """How many messages are put aside for each saga name and version, in the order of these; none is left out."""
         ...
 
     async def journal(self, saga_id: str) -> Sequence[JournalRecord]:

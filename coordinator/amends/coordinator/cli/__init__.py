@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import NoReturn, cast
+from importlib import metadata
+from typing import Annotated, NoReturn, cast
 
 import typer
 from typer.main import get_command
@@ -28,9 +29,22 @@ def build() -> typer.Typer:
     app = typer.Typer(
         help=_HELP, epilog=_EPILOG, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
     )
+    app.callback()(_common)
     for part in (running, asking, looking, letters, checking, showing):
         part.add_to(app)
     return app
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"amends {metadata.version('amends')}")
+        raise typer.Exit
+
+
+def _common(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Show it.")] = False,
+) -> None:
+    """What every command could take; typer wants a function for it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

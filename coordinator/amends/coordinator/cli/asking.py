@@ -15,7 +15,7 @@ from amends.contracts import JSON, UsageError
 from amends.contracts.payloads import Recorded
 from amends.coordinator.cli.errors import Exit, complain
 from amends.coordinator.cli.inputs import plain_input, read_object, saga_input
-from amends.coordinator.cli.options import ASKING, By, Call, SagaId, command
+from amends.coordinator.cli.options import ASKING, CONNECTED, By, Call, SagaId, command
 from amends.coordinator.cli.output import Output, waiting
 from amends.coordinator.cli.records import outcome_record
 from amends.coordinator.client import Handle, SagaClient
@@ -258,4 +258,5 @@ async def _still_stuck(client: SagaClient, saga_id: str) -> str:
 
 def add_to(app: typer.Typer) -> None:
     for fn in (start, wait, signal, cancel, pause, resume, retry, skip, resolve):
-        command(app, fn.__name__, ASKING)(fn)
+        # waiting asks nobody, so there is no answer that could take too long: --within is its one limit
+        command(app, fn.__name__, CONNECTED if fn is wait else ASKING)(fn)

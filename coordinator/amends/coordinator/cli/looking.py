@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -41,6 +41,8 @@ WithWaived = Annotated[
 Prefix = Annotated[str | None, typer.Option("--id-prefix", metavar="TEXT", help="Only ids that begin so.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="How many at most.")]
 
+_PARKED_READ: Final = 100_000
+
 
 @asynccontextmanager
 async def _store(call: Call) -> AsyncIterator[SagaStore]:
@@ -71,7 +73,8 @@ async def list_sagas(
 ) -> None:
     """List sagas by when they started. The list may lag behind by a moment.
 
-    --json prints {"sagas": […], "more": true|false}.
+    Messages that wait for a version that no coordinator has are told below it. --json prints {"sagas": […], "more":
+    true|false, "parked": […]}.
     """
     query = SagaQuery(
         saga=saga, phase=phase, stuck=stuck, paused=paused, waived=waived, id_prefix=id_prefix,
@@ -79,19 +82,29 @@ async def list_sagas(
     )  # fmt: skip
     async with _store(call) as store:
         found = await store.find(query)
+        counted = await store.count_parked()
     more = len(found) > limit
     found = found[:limit]
+    parked = [(name, version, count) for (name, version), count in counted.items() if saga in (None, name)]
 
     def show(out: Output) -> None:
-        if not found:
+        if found:
+            columns = ("id", "saga", "phase", "started", "updated", "next timer")
+            out.table(columns, [(s.id, s.saga, _phase(s), s.started_at, s.updated_at, s.wake_at) for s in found])
+        else:
             out.line("no sagas")
-            return
-        columns = ("id", "saga", "phase", "started", "updated", "next timer")
-        out.table(columns, [(s.id, s.saga, _phase(s), s.started_at, s.updated_at, s.wake_at) for s in found])
         if more:
             out.line(f"There are more than these {limit}: narrow it down, or give --limit")
+        for name, version, count in parked:
+            out.line(_waiting(count, name, version))
 
-    call.out.result({"sagas": [summary_record(s) for s in found], "more": more}, show)
+    kept = [{"saga": name, "definition_version": version, "messages": count} for name, version, count in parked]
+    call.out.result({"sagas": [summary_record(s) for s in found], "more": more, "parked": kept}, show)
+
+
+def _waiting(count: int, name: str, version: int) -> str:
+    messages = "1 message waits" if count == 1 else f"{count} messages wait"
+    return f"{messages} for a coordinator that has {name} version {version}"
 
 
 def _phase(saga: SagaSummary | Snapshot) -> str:
@@ -126,16 +139,31 @@ async def show_saga(
     """Show one saga. Where it stands, its steps, what is due, and its state."""
     sagas = load_sagas(module or [])
     async with _store(call) as store:
-        snapshot = await _snapshot(store, saga_id)
+        (stored,) = await store.load([saga_id])
+        if stored.snapshot is None:
+            await _explain_absence(store, saga_id)
+        snapshot = stored.snapshot
+        parked = await _parked(store, snapshot.saga, snapshot.definition_version, saga_id)
     definition = _definition(snapshot, [definition_of(s) for s in sagas]) if sagas else None
-    call.out.result(snapshot_record(snapshot, definition), lambda out: _show(out, snapshot, definition))
+    document = {**snapshot_record(snapshot, definition), "parked": parked}
+    call.out.result(document, lambda out: _show(out, snapshot, definition, parked))
 
 
-async def _snapshot(store: SagaStore, saga_id: str) -> Snapshot:
-    (stored,) = await store.load([saga_id])
-    if stored.snapshot is None:
-        raise UnknownSagaId(saga_id)
-    return stored.snapshot
+async def _explain_absence(store: SagaStore, saga_id: str) -> NoReturn:
+    """There is no such saga; it may be that its start waits for its version."""
+    for name, version in await store.count_parked():
+        if await _parked(store, name, version, saga_id):
+            raise Failed(
+                f"{saga_id!r} is not started yet: it waits for a coordinator that has {name} version {version}",
+                Exit.TRY_AGAIN,
+            )
+    raise UnknownSagaId(saga_id)
+
+
+async def _parked(store: SagaStore, name: str, version: int, saga_id: str) -> int:
+    """How many of the first 100,000 messages that wait for a version are for this saga."""
+    parked = await store.unpark(name, version, _PARKED_READ)
+    return sum(one.message.envelope.subject == saga_id for one in parked)
 
 
 def _definition(snapshot: Snapshot, loaded: Sequence[Definition]) -> Definition:
@@ -148,9 +176,11 @@ def _definition(snapshot: Snapshot, loaded: Sequence[Definition]) -> Definition:
     )
 
 
-def _show(out: Output, snapshot: Snapshot, definition: Definition | None) -> None:
+def _show(out: Output, snapshot: Snapshot, definition: Definition | None, parked: int = 0) -> None:
     out.line(f"{snapshot.id}: {_phase(snapshot)}")
     out.line(f"  {snapshot.saga} version {snapshot.definition_version}, at version {snapshot.version} of its own")
+    if parked:
+        out.line(f"  {_waiting(parked, snapshot.saga, snapshot.definition_version)}, with these steps")
     times = [("  started", snapshot.started_at), ("  updated", snapshot.clock), ("  ended", snapshot.ended_at)]
     out.table(("", ""), [(what, at) for what, at in times if at is not None])
     if snapshot.failure is not None:

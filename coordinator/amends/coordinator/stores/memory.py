@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Final
@@ -225,6 +226,11 @@ class MemoryStore:
         with self._operation("forget_handlings"):
             for name in messages:
                 self._handlings.pop(name, None)
+
+    async def count_parked(self) -> Mapping[tuple[str, int], int]:
+        with self._operation("count_parked"):
+            counts = Counter((saga, version) for (saga, _), (version, _) in self._parked.items())
+            return dict(sorted(counts.items()))
 
     async def journal(self, saga_id: str) -> Sequence[JournalRecord]:
         with self._operation("journal"):

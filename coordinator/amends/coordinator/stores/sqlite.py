@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -90,6 +90,9 @@ _COUNT_HANDLINGS: Final = Rows(
 _HANDLINGS: Final = """
     SELECT message, count FROM saga_handlings WHERE at > ? AND message IN (SELECT value FROM json_each(?))"""
 _FORGET_HANDLINGS: Final = "DELETE FROM saga_handlings WHERE message IN (SELECT value FROM json_each(?))"
+_COUNT_PARKED: Final = """
+    SELECT saga, definition_version, count(*) FROM saga_parked
+    GROUP BY saga, definition_version ORDER BY saga, definition_version"""
 
 _JOURNAL: Final = """
     SELECT j.body FROM saga_journal j JOIN saga_instances i USING (instance) WHERE i.id = ? ORDER BY j.version"""
@@ -291,6 +294,10 @@ class SqliteStore:
     async def forget_handlings(self, messages: Sequence[str]) -> None:
         listed = _json(messages)
         await self._write(lambda connection: connection.execute(_FORGET_HANDLINGS, (listed,)).rowcount)
+
+    async def count_parked(self) -> Mapping[tuple[str, int], int]:
+        rows = self._read(lambda connection: connection.execute(_COUNT_PARKED).fetchall())
+        return {(saga, version): count for saga, version, count in rows}
 
     async def journal(self, saga_id: str) -> Sequence[JournalRecord]:
         rows = self._read(lambda connection: connection.execute(_JOURNAL, (saga_id,)).fetchall())

@@ -65,7 +65,6 @@ def test_a_start_is_repeated_without_harm_and_not_with_another_input(in_shop: Am
     ("arguments", "code", "problem"),
     [
         (["lost", "sku=x"], 3, "saga lost is not loaded here; loaded: place-order.v1"),
-        (["place-order", "sku=x", "--version", "9"], 3, "place-order version 9 is not loaded here"),
         (["place-order"], 3, "missing required field `sku`"),
         (["place-order", "sku=7"], 3, "Expected `str`, got `int` - at `$.sku`"),
         (["place-order", "sku=x", "quantitty=1"], 3, "unknown field `quantitty`"),
@@ -200,6 +199,11 @@ def test_a_stuck_step_is_skipped_and_stays_on_the_record(in_shop: Amends, saga_i
 def test_a_reply_goes_with_forward_only(in_shop: Amends) -> None:
     ended = in_shop("resolve", "x", "y", "--back", "--reason", "z", "--reply", "{}")
     assert (ended.code, "--reply and --type go with --forward" in ended.err) == (2, True)
+
+
+def test_waiting_for_an_end_is_bounded_by_within_alone(amends: Amends) -> None:
+    refused = amends("wait", "x", "--timeout", "1")
+    assert (refused.code, "No such option: --timeout" in refused.err) == (2, True)
 
 
 def test_a_question_that_nobody_answers_can_be_asked_again(amends: Amends) -> None:

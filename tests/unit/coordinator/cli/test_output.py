@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
+from importlib import metadata
 
 import pytest
+from tests.unit.coordinator.cli.conftest import Amends
 
 from amends.brokers import BrokerUnavailable
 from amends.brokers.sqlite_file import FileCorrupt, FileUnavailable
@@ -85,3 +87,8 @@ def test_every_kind_of_error_has_its_exit_code(error: AmendsError, code: int) ->
 def test_every_exit_code_is_explained() -> None:
     assert set(EXIT_CODES) == set(Exit)
     assert json.dumps([int(code) for code in Exit]) == "[0, 1, 2, 3, 4, 5, 6, 130]"
+
+
+def test_the_version_is_that_of_the_distribution(amends: Amends) -> None:
+    ended = amends("--version")
+    assert (ended.code, ended.out) == (0, f"amends {metadata.version('amends')}\n")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
 from tests.support.faults import FaultyBroker
 from tests.support.rig import Answer, Approve, Charge, Order, Rig, Shop, answer, take
 
-from amends.brokers import BrokerUnavailable, ShardMap
+from amends.brokers import BrokerUnavailable, Outgoing, ShardMap
 from amends.brokers.memory import MemoryBroker
 from amends.contracts import JSON, Envelope, Failure, Kind, ReplyOutcome, Signal, UsageError, slot_of
 from amends.contracts.names import SLOTS, slot_address
@@ -144,6 +146,77 @@ async def test_rule_13_shards_that_are_gained_bring_the_messages_parked_by_their
     finally:
         await new.stop()
     assert new.shards == {0}
+
+
+async def test_rule_13_a_start_of_a_version_that_is_not_loaded_yet_is_kept_until_it_is() -> None:
+    rig = await Rig().open()
+    await rig.start(OrderTwo(), "o-2", version=2)
+    await rig.run()
+    assert (await rig.store.load(["o-2"]))[0].snapshot is None
+    assert rig.notices == [], "it is not stored, so nobody is told that it is"
+    assert not await rig.medium.dead_letters()
+    # whoever asks again under the same id does not get two sagas
+    await rig.start(OrderTwo(), "o-2", "asked again", version=2)
+    await rig.run()
+
+    rig.sagas = (Order, OrderTwo)
+    rig = await rig.crash()
+    await rig.run()
+    snapshot = await rig.snapshot("o-2")
+    assert (snapshot.definition_version, snapshot.phase) == (2, Phase.COMPLETED)
+    assert [(notice.what, notice.existing) for _, notice in rig.notices[:2]] == [
+        ("accepted", False),
+        ("accepted", True),
+    ]
+    assert set(rig.shop.effects.values()) == {1}
+    assert not await rig.store.unpark("order", 2, 10)
+
+
+async def test_rule_13_a_start_that_is_kept_does_not_take_an_id_that_another_saga_gets_meanwhile() -> None:
+    rig = await Rig().open()
+    await rig.start(OrderTwo(sku="b"), "o-1", version=2)
+    await rig.start(Order(sku="a"), "o-1", "another")
+    await rig.run()
+    rig.sagas = (Order, OrderTwo)
+    rig = await rig.crash()
+    await rig.run()
+    assert (await rig.snapshot("o-1")).definition_version == 1
+    assert rig.notices[-1][1].code == "id-in-use"
+
+
+async def test_rule_13_what_an_old_coordinator_sends_back_is_not_sent_round_and_round() -> None:
+    medium = MemoryBroker(ShardMap(shards=1))
+    store = MemoryStore()
+    rig = await Rig(store=store, medium=medium).open()
+    await rig.broker.close()
+    old = Engine(Registry([Order]), medium.join(), store, Policy(), CoordinatorConfig())
+    await old.start()
+    back = asyncio.Event()
+
+    class SentOn:
+        """A broker on which a message counts as sent only when the old coordinator has parked it again."""
+
+        shard_map = medium.shard_map
+
+        async def publish(self, messages: Sequence[Outgoing]) -> None:
+            before = {one.key for one in await store.unpark("order", 2, 10)}
+            await medium.publish(messages)
+            while before.issuperset(one.key for one in await store.unpark("order", 2, 10)):
+                await asyncio.sleep(0)
+            back.set()
+
+    new = Engine(Registry([Order, OrderTwo]), medium.join(), store, Policy(), CoordinatorConfig())
+    new.broker = cast(Any, SentOn())
+    try:
+        async with asyncio.timeout(30):
+            await rig.start(OrderTwo(), "o-2", version=2)
+            while not await store.unpark("order", 2, 1):
+                await asyncio.sleep(0)
+            assert await new.unpark() == 1
+    finally:
+        await old.stop()
+    assert back.is_set()
+    assert len(await store.unpark("order", 2, 10)) == 1
 
 
 class OrderChanged(Saga, name="order", version=1):

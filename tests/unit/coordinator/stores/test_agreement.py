@@ -190,6 +190,7 @@ class Stores(RuleBasedStateMachine):
             return [(one.saga, one.definition_version, one.message) for one in found]
 
         self.both(lambda store: store.unpark(saga, version, limit), see)
+        self.both(lambda store: store.count_parked(), lambda counted: list(counted.items()))
 
     # lists
 

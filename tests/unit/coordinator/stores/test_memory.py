@@ -53,5 +53,7 @@ async def test_every_operation_tells_before_and_after_under_its_own_name() -> No
     await store.park([])
     await store.unpark("a", 1, 1)
     await store.parked_sent([])
+    await store.count_parked()
     names = ["now", "load", "due", "next_due", "overdue_outbox", "waiting", "park", "unpark", "parked_sent"]
+    names += ["count_parked"]
     assert plan.heard == [f"{name}:{when}" for name in names for when in ("before", "after")]

@@ -19,8 +19,9 @@ that could lag behind or need repair, and a commit touches one server. One saga 
 Redis packs best.
 
 Events do not know the slots of those who wait for them, so their index has places by event type (`amends:{e:TYPE}:`),
-on other servers. It may say too much, never too little: see `interests`. Messages put aside are in `amends:{p:NAME}:`,
-counts of handlings that were begun in strings `amends:{h:MESSAGE}`, which expire.
+on other servers. It may say too much, never too little: see `interests`. Messages put aside are in `amends:{p:NAME}:`;
+the names for which there ever were some are the set `amends:{map}:parked`. Counts of handlings that were begun are in
+strings `amends:{h:MESSAGE}`, which expire.
 
 Times are microseconds since 1970.
 """
@@ -70,6 +71,7 @@ class Keys:
 
     def __init__(self, namespace: str) -> None:
         self.shard_map = f"{namespace}:{{map}}:shards"
+        self.parked_names = f"{namespace}:{{map}}:parked"
         self.places = [Place.of(f"{namespace}:{{s{slot:04}}}:") for slot in range(SLOTS)]
         self._namespace = namespace
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Final
@@ -259,7 +260,10 @@ class RedisStore:
             return await self._interests.waiting(event_type, fields)
 
     async def park(self, parked: Sequence[Parked]) -> None:
-        calls: list[Call] = []
+        if not parked:
+            return
+        names = self._keys.parked_names
+        calls: list[Call] = [command(names, "SADD", names, *sorted({one.saga for one in parked}))]
         for group in self._link.together(parked, lambda one: one.saga, _MOST):
             words: list[str | bytes | int] = []
             for one in group:
@@ -306,6 +310,18 @@ class RedisStore:
     async def forget_handlings(self, messages: Sequence[str]) -> None:
         with _as_store_errors():
             await self._link.run([command(key, "DEL", key) for key in map(self._keys.handlings, messages)])
+
+    async def count_parked(self) -> Mapping[tuple[str, int], int]:
+        key = self._keys.parked_names
+        counts: Counter[tuple[str, int]] = Counter()
+        with _as_store_errors():
+            (found,) = await self._link.run([command(key, "SMEMBERS", key)])
+            names = sorted(name.decode() for name in found)
+            orders = [self._keys.parked(name)[1] for name in names]
+            answers = await self._link.run([command(order, "ZRANGE", order, 0, -1) for order in orders])
+        for name, entries in zip(names, answers, strict=True):
+            counts.update((name, int(entry.partition(b":")[0])) for entry in entries)
+        return dict(sorted(counts.items()))
 
     # looking back
 
