@@ -71,6 +71,11 @@ class Process:
                 self.lines.append(line)
         return code
 
+    def gone(self, timeout_s: float = 30) -> bool:
+        """Whether all who could write to its output have ended: it, and whatever it has started."""
+        self._reader.join(timeout_s)
+        return not self._reader.is_alive()
+
     def stop(self) -> int:
         """Stop it gracefully; its exit code."""
         self.signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What amends is told from outside: which broker, store and inbox, and how to write its log.
+"""What amends is told from outside: which broker, store and inbox, how many processes, and how to write its log.
 
 A value is taken from the first place that has one: the arguments, `AMENDS_…` variables, a file (`amends.toml`, or
 `[tool.amends]` in `pyproject.toml`) found upwards from the working directory, the defaults.
@@ -32,7 +32,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The settings, in the words that arguments, variables (`AMENDS_BROKER`, …) and files use.
 
     `broker`, `store` and `inbox` are URLs; without `inbox`, that of a participant goes with the broker. `log` is how
-    the log is written, `log_level` how much of it. `timeout` is how many seconds to wait for a coordinator's answer.
+    the log is written, `log_level` how much of it. `timeout` is how many seconds to wait for a coordinator's answer,
+    `workers` how many processes `amends run` is.
     """
 
     broker: str
@@ -41,6 +42,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     log: LogFormat = "console"
     log_level: LogLevel = "info"
     timeout: Annotated[float, Meta(gt=0)] = 30.0
+    workers: Annotated[int, Meta(ge=1, le=1024)] = 1
 
 
 class Found(Struct, frozen=True):

@@ -151,6 +151,8 @@ def test_a_misspelt_variable_is_refused_and_somebody_elses_is_not(tmp_path: Path
     [
         ({"AMENDS_TIMEOUT": "soon"}, r"AMENDS_TIMEOUT: 'soon' cannot be the timeout: Expected `float`"),
         ({"AMENDS_TIMEOUT": "0"}, r"AMENDS_TIMEOUT: '0' cannot be the timeout: Expected `float` > 0"),
+        ({"AMENDS_WORKERS": "0"}, r"AMENDS_WORKERS: '0' cannot be the workers: Expected `int` >= 1"),
+        ({"AMENDS_WORKRES": "2"}, r"AMENDS_WORKRES is no setting. Did you mean AMENDS_WORKERS"),
         ({"AMENDS_LOG": "xml"}, r"AMENDS_LOG: 'xml' cannot be the log: Invalid enum value 'xml'"),
     ],
 )

@@ -49,10 +49,9 @@ def _common(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code."""
+    given = tuple(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = get_command(build())(
-            list(sys.argv[1:] if arguments is None else arguments), prog_name="amends", standalone_mode=False
-        )
+        code = get_command(build())(list(given), prog_name="amends", standalone_mode=False, obj=given)
     except _USAGE_ERROR as error:
         code = _explain(error)
     except (KeyboardInterrupt, typer.Abort):

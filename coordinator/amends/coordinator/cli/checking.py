@@ -10,7 +10,7 @@ import typer
 
 from amends.brokers.settings import without_password
 from amends.coordinator.cli.errors import Exit
-from amends.coordinator.cli.options import ASKING, LOCAL, Call, Inbox, Log, LogLevel, command
+from amends.coordinator.cli.options import ASKING, LOCAL, Call, Inbox, Log, LogLevel, Workers, command
 from amends.coordinator.cli.output import Output
 from amends.coordinator.declaration.saga import definition_of
 from amends.coordinator.graph import as_dict, dot, mermaid
@@ -87,4 +87,4 @@ def config(call: Call) -> None:
 def add_to(app: typer.Typer) -> None:
     command(app, "graph", LOCAL)(graph)
     command(app, "lint", LOCAL)(lint)
-    command(app, "config", {"inbox": Inbox, "log": Log, "log_level": LogLevel, **ASKING})(config)
+    command(app, "config", {"inbox": Inbox, "log": Log, "log_level": LogLevel, "workers": Workers, **ASKING})(config)

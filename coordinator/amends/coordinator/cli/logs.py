@@ -11,13 +11,18 @@ import structlog
 from amends.brokers.settings import Settings
 
 
-def configure_logs(settings: Settings) -> None:
-    """Set up structlog, and the standard library's logging the same way, as libraries use that."""
+def configure_logs(settings: Settings, worker: int | None = None) -> None:
+    """Set up structlog, and the standard library's logging the same way, as libraries use that.
+
+    With a worker's number, each line carries it.
+    """
     steps: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if worker is not None:
+        steps.append(lambda logger, method, event: {**event, "worker": worker})
     if settings.log == "json":
         steps += [structlog.processors.dict_tracebacks]
         renderer: Any = structlog.processors.JSONRenderer()

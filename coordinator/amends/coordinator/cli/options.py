@@ -29,15 +29,20 @@ Log = Annotated[str | None, typer.Option("--log", metavar="console|json", help="
 LogLevel = Annotated[
     str | None, typer.Option("--log-level", metavar="debug|info|warning|error", help="How much to log.")
 ]
+Workers = Annotated[
+    int | None, typer.Option("--workers", metavar="N", help="How many processes share the work. [AMENDS_WORKERS]")
+]
 SagaId = Annotated[str, typer.Argument(metavar="ID", help="The id of a saga.")]
 By = Annotated[str | None, typer.Option("--by", metavar="WHO", help="Who decides it; by default you.")]
 
 
 class Call(Struct, frozen=True):
-    """What every command knows: the settings and where they come from, and where to put the result."""
+    """What every command knows: the settings and where they come from, where to put the result, and its own arguments
+    as they were given."""
 
     found: Found
     out: Output
+    arguments: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Settings:
@@ -70,15 +75,16 @@ def command(app: typer.Typer, name: str, options: dict[str, Any]) -> Callable[[F
             for key, type in options.items()
         ]
 
-        def execute(**given: Any) -> int | None:
+        def execute(context: typer.Context, **given: Any) -> int | None:
             common = {key: given.pop(key) for key in options}
             json, debug = common.pop("json"), common.pop("debug")
             with reporting(debug=debug):
-                call = Call(find_settings(common), Output(json=json))
+                call = Call(find_settings(common), Output(json=json), context.obj)
                 result = fn(call, **given)
                 return run(result) if inspect.iscoroutine(result) else cast("int | None", result)
 
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + common
+        context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        parameters = [context, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *common]
         execute.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         execute.__annotations__ = {p.name: p.annotation for p in parameters}
         execute.__doc__ = fn.__doc__

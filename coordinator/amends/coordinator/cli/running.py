@@ -1,10 +1,11 @@
-"""`amends run`: coordinators and participants in one process, until it is told to stop."""
+"""`amends run`: coordinators and participants in one process or several, until it is told to stop."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from enum import StrEnum
@@ -15,10 +16,13 @@ import typer
 from amends.brokers.connect import connect_broker
 from amends.brokers.settings import Settings, without_password
 from amends.contracts import InternalError, UsageError
+from amends.coordinator.cli.errors import Exit
 from amends.coordinator.cli.logs import configure_logs
-from amends.coordinator.cli.options import CONNECTED, Call, Inbox, Log, LogLevel, command
+from amends.coordinator.cli.options import CONNECTED, Call, Inbox, Log, LogLevel, Workers, command
 from amends.coordinator.cli.output import Output
 from amends.coordinator.cli.runner import run as run_loop
+from amends.coordinator.cli.supervisor import Supervisor
+from amends.coordinator.cli.worker import Worker
 from amends.coordinator.coordinator import Coordinator
 from amends.coordinator.declaration.saga import definition_of
 from amends.coordinator.loading import Parts, load_parts
@@ -27,6 +31,8 @@ from amends.participants import Participant
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _GRACE_S: Final = 30.0
 """How long handlers that are at work may still take once it is told to stop."""
+_LAST_GRACE_S: Final = 5.0
+"""How long a worker whose supervisor is gone may take beyond that, before it ends itself."""
 
 
 class Only(StrEnum):
@@ -43,15 +49,25 @@ def run(
     service: Annotated[
         list[str] | None, typer.Option("--service", metavar="NAME", help="Of the participants, run only this one.")
     ] = None,
-) -> None:
+) -> int | None:
     """Run the sagas and participants of modules. It ends with SIGTERM or Ctrl-C.
 
-    Any number of such processes may share a broker and a store. Told to stop, it finishes what is in hand; told twice,
-    it stops at once, and others do it again. --json prints one line that says what runs, once it does.
+    Any number of such processes may share a broker and a store; --workers starts several, and replaces those that die.
+    Told to stop, it finishes what is in hand; told twice, it stops at once, and others do it again. --json prints one
+    line that says what runs, once it does.
     """
+    worker = Worker.of_a_supervisor(_GRACE_S + _LAST_GRACE_S)
     parts = _select(load_parts(modules), only, service or [], modules)
+    if worker is not None:
+        configure_logs(call.settings, worker.number)
+        run_loop(_run(call, parts, worker))
+        return None
     configure_logs(call.settings)
+    if call.settings.workers > 1:
+        _check_workers(call.settings, parts)
+        return run_loop(_supervise(call, parts))
     run_loop(_run(call, parts))
+    return None
 
 
 def _select(parts: Parts, only: Only | None, services: list[str], modules: list[str]) -> Parts:
@@ -69,8 +85,42 @@ def _select(parts: Parts, only: Only | None, services: list[str], modules: list[
     return selected
 
 
-async def _run(call: Call, parts: Parts) -> None:
+def _check_workers(settings: Settings, parts: Parts) -> None:
+    """Raise `UsageError` for what several processes cannot share."""
+    if sys.platform == "win32":
+        raise UsageError("--workers is not for Windows: start `amends run` several times")
+    urls = {"broker": settings.broker, **({"store": settings.store} if parts.sagas else {})}
+    for what, url in urls.items():
+        if url.startswith("memory:"):
+            raise UsageError(
+                f"--workers {settings.workers} does not go with the {what} {url}: it is in the memory of one process, "
+                f"so that each worker would have its own. Use a {what} that processes share, or --workers 1"
+            )
+
+
+async def _supervise(call: Call, parts: Parts) -> int:
     settings = call.settings
+    with _told_to_stop() as stop:
+        supervisor = Supervisor(call.arguments, settings.workers, stop)
+
+        def tell() -> None:
+            document = {**_document(settings, parts), "workers": supervisor.pids}
+            call.out.result(document, lambda out: _tell(out, settings, parts))
+
+        def tell_of_stopping() -> None:
+            if not call.out.json:
+                call.out.line("Stopping: finishing what is in hand")
+
+        code = await supervisor.run(tell, tell_of_stopping)
+    if code == Exit.OK and not call.out.json:
+        call.out.line("Stopped")
+    return code
+
+
+async def _run(call: Call, parts: Parts, worker: Worker | None = None) -> None:
+    settings = call.settings
+    # of several workers, the supervisor is the one that tells
+    tells = worker is None and not call.out.json
     with _told_to_stop() as stop:
         async with AsyncExitStack() as stack:
             broker = await connect_broker(settings.broker)
@@ -81,7 +131,10 @@ async def _run(call: Call, parts: Parts) -> None:
             if parts.sagas:
                 coordinator = Coordinator(parts.sagas, broker=broker, store=settings.store)
                 engine = await stack.enter_async_context(coordinator.running())
-            call.out.result(_document(settings, parts), lambda out: _tell(out, settings, parts))
+            if worker is None:
+                call.out.result(_document(settings, parts), lambda out: _tell(out, settings, parts))
+            else:
+                worker.ready()
             waits: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
             if engine is not None:
                 waits.append(asyncio.create_task(engine.stopped()))
@@ -94,9 +147,9 @@ async def _run(call: Call, parts: Parts) -> None:
                 for task in done:
                     task.result()
                 raise InternalError("the coordinator has stopped by itself")
-            if not call.out.json:
+            if tells:
                 call.out.line("Stopping: finishing what is in hand")
-    if not call.out.json:
+    if tells:
         call.out.line("Stopped")
 
 
@@ -147,6 +200,8 @@ def _tell(out: Output, settings: Settings, parts: Parts) -> None:
     rows.append(("broker", without_password(settings.broker), ""))
     if parts.sagas:
         rows.append(("store", without_password(settings.store), ""))
+    if settings.workers > 1:
+        rows.append(("workers", str(settings.workers), ""))
     out.table(("", "", ""), rows)
     out.line("Running. Stop it with Ctrl-C or SIGTERM")
 
@@ -162,4 +217,4 @@ def _handlers(participant: Participant) -> str:
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "run", {"inbox": Inbox, "log": Log, "log_level": LogLevel, **CONNECTED})(run)
+    command(app, "run", {"inbox": Inbox, "log": Log, "log_level": LogLevel, "workers": Workers, **CONNECTED})(run)
