@@ -39,12 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             orders = read_orders(options.orders) if options.orders else generate_orders(options.count, options.seed)
             source = f"from {options.orders}" if options.orders else f"of seed {options.seed}"
-            where = "in this process" if options.in_process else "three services and two coordinators, five processes"
+            where = _where(options)
             console.print(f"{len(orders):,} orders {source}; {where}; everything in {home}", highlight=False)
             if options.in_process:
                 _keep_log(stack, home)
-            kills = Kills(() if options.in_process else tuple(options.kill), options.kill_every)
-            result = asyncio.run(run(home.resolve(), orders, kills, console, in_process=options.in_process))
+            ours = not options.in_process and not options.elsewhere
+            kills = Kills(tuple(options.kill) if ours else (), options.kill_every)
+            result = asyncio.run(
+                run(
+                    home.resolve(),
+                    orders,
+                    kills,
+                    console,
+                    in_process=options.in_process,
+                    elsewhere=options.elsewhere,
+                )
+            )
         except KeyboardInterrupt:
             console.print(
                 "interrupted; all processes are stopped. With the same --home, the next run goes on from here"
@@ -55,6 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return FAILED
     show(result, console)
     return DOES_NOT_ADD_UP if result.problems else FINE
+
+
+def _where(options: argparse.Namespace) -> str:
+    if options.elsewhere:
+        return "the services and coordinators run elsewhere"
+    return "in this process" if options.in_process else "three services and two coordinators, five processes"
 
 
 def _keep_log(stack: ExitStack, home: Path) -> None:
@@ -95,7 +111,13 @@ def _parser() -> argparse.ArgumentParser:
         help=f"kill -9 these midway: {','.join(KINDS)}",
     )
     parser.add_argument("--kill-every", type=_seconds, metavar="SECONDS", help="kill them again and again, in turn")
-    parser.add_argument("--in-process", action="store_true", help="run it all in this process; nothing is killed then")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--in-process", action="store_true", help="run it all in this process; nothing is killed then")
+    place.add_argument(
+        "--elsewhere",
+        action="store_true",
+        help="the services and coordinators run already, with the same home, broker and store: only place the orders",
+    )
     return parser
 
 

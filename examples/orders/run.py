@@ -54,9 +54,18 @@ class Result(NamedTuple):
 
 
 async def run(
-    home: Path, orders: Sequence[Order], kills: Kills, console: Console, *, in_process: bool = False
+    home: Path,
+    orders: Sequence[Order],
+    kills: Kills,
+    console: Console,
+    *,
+    in_process: bool = False,
+    elsewhere: bool = False,
 ) -> Result:
-    """Place the orders and see them to where they come to rest; then audit everything in `home`."""
+    """Place the orders and see them to where they come to rest; then audit everything in `home`.
+
+    Services and coordinators get processes of their own; or all run in this one; or they run already, `elsewhere`.
+    """
     began = time.monotonic()
     prepare(home, orders)
     before = await look(home)
@@ -65,6 +74,8 @@ async def run(
         if in_process:
             async with services(home):
                 await _trade(home, orders, tally)
+        elif elsewhere:
+            await _trade(home, orders, tally)
         else:
             processes = Processes(home)
             async with processes.running():

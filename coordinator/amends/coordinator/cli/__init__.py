@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn, cast
 import typer
 from typer.main import get_command
 
-from amends.coordinator.cli import asking, checking, letters, looking, running, showing
+from amends.coordinator.cli import asking, checking, letters, looking, pinging, running, showing
 from amends.coordinator.cli.errors import EXIT_CODES, Exit, complain
 
 _USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
@@ -30,7 +30,7 @@ def build() -> typer.Typer:
         help=_HELP, epilog=_EPILOG, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
     )
     app.callback()(_common)
-    for part in (running, asking, looking, letters, checking, showing):
+    for part in (running, asking, looking, letters, checking, pinging, showing):
         part.add_to(app)
     return app
 
