@@ -57,15 +57,15 @@ def test_attributes_are_headers_with_the_prefix_of_the_binding_and_the_content_t
 
 @pytest.mark.parametrize("told", [1_767_268_800_250, T0, "2026-01-01T12:00:00.25Z"])
 def test_times_may_be_milliseconds_timestamps_or_texts(told: object) -> None:
-    headers = pack(envelope(), "", "q", mandatory=True).headers
-    found, problem = unpack({**headers, "cloudEvents:time": told, "cloudEvents:notafter": told}, None, b"")
+    headers = wrap(envelope(), "", "q", mandatory=True).headers
+    found, problem = unwrap({**headers, "cloudEvents:time": told, "cloudEvents:notafter": told}, None, b"")
     assert found is not None, problem
     assert (found.time, found.not_after) == (T0, T0)
 
 
 def test_a_time_beyond_all_times_is_a_problem_of_its_message_alone() -> None:
-    headers = pack(envelope(), "", "q", mandatory=True).headers
-    found, problem = unpack({**headers, "cloudEvents:time": 2**62}, None, b"")
+    headers = wrap(envelope(), "", "q", mandatory=True).headers
+    found, problem = unwrap({**headers, "cloudEvents:time": 2**62}, None, b"")
     assert found is None
     assert problem
 
