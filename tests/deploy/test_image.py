@@ -1,4 +1,4 @@
-"""The Dockerfile, replayed without docker as far as that goes; and the commands of the services, run from the outcome."""
+"""The Dockerfile, replayed without docker as far as that goes; and what came of it, running the services."""
 
 from __future__ import annotations
 

@@ -114,7 +114,12 @@ class Supervisor:
         deaths = 0
         while not self._stop.is_set():
             began = loop.time()
-            code = await self._live(number)
+            try:
+                code = await self._live(number)
+            except OSError as error:
+                # too many processes or open files: it passes
+                log.error("a worker cannot be started", worker=number, problem=str(error))
+                code = int(Exit.FAILED)
             if self._stop.is_set():
                 # one that was told before it could listen is ended by the signal itself
                 if code not in (Exit.OK, -signal.SIGTERM):
