@@ -51,6 +51,16 @@ def test_one_that_is_away_is_named_with_its_problem(tmp_path: Path, private_redi
     assert [part["problem"] is None for part in json.loads(ended.stdout)["parts"]] == [False, False]
 
 
+def test_what_a_server_is_warned_of_does_not_come_between_a_result(
+    tmp_path: Path, private_redis: Callable[..., PrivateRedis]
+) -> None:
+    forgetful = private_redis()
+    for command in ("list", "ping"):
+        ended = amends(command, "--json", "--store", forgetful.url, cwd=tmp_path)
+        assert "Redis keeps no append-only file" in ended.stderr
+        assert isinstance(json.loads(ended.stdout), dict)
+
+
 def test_a_url_that_cannot_be_is_a_mistake_and_no_outage(tmp_path: Path) -> None:
     ended = amends("ping", "--broker", "nats://host", cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (2, "")

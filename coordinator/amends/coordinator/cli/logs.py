@@ -11,10 +11,10 @@ import structlog
 from amends.brokers.settings import Settings
 
 
-def configure_logs(settings: Settings, worker: int | None = None) -> None:
+def configure_logs(settings: Settings, worker: int | None = None, *, for_good: bool = False) -> None:
     """Set up structlog, and the standard library's logging the same way, as libraries use that.
 
-    With a worker's number, each line carries it.
+    With a worker's number, each line carries it. `for_good` is faster: loggers that were used once stay as they are.
     """
     steps: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -34,7 +34,7 @@ def configure_logs(settings: Settings, worker: int | None = None) -> None:
         processors=[*steps, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=for_good,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

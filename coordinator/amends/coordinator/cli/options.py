@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from amends.brokers.settings import Found, Settings, find_settings
 from amends.coordinator.cli.errors import reporting
+from amends.coordinator.cli.logs import configure_logs
 from amends.coordinator.cli.output import Output
 from amends.coordinator.cli.runner import run
 
@@ -80,6 +81,8 @@ def command(app: typer.Typer, name: str, options: dict[str, Any]) -> Callable[[F
             json, debug = common.pop("json"), common.pop("debug")
             with reporting(debug=debug):
                 call = Call(find_settings(common), Output(json=json), context.obj)
+                # what a store or broker warns of must not come between the lines of a result
+                configure_logs(call.settings)
                 result = fn(call, **given)
                 return run(result) if inspect.iscoroutine(result) else cast("int | None", result)
 

@@ -13,7 +13,6 @@ from amends.brokers.connect import connect_broker
 from amends.brokers.settings import Settings, file_of, without_password
 from amends.contracts import TransientError
 from amends.coordinator.cli.errors import Exit
-from amends.coordinator.cli.logs import configure_logs
 from amends.coordinator.cli.options import ASKING, Call, Inbox, command
 from amends.coordinator.cli.output import Output
 from amends.coordinator.stores import connect_store
@@ -36,7 +35,6 @@ async def ping(call: Call) -> int | None:
     not ask whether anybody else is connected. The inbox counts when it is named.
     """
     settings = call.settings
-    configure_logs(settings)
     parts = [("broker", settings.broker, _broker), ("store", settings.store, _store)]
     if settings.inbox is not None:
         parts.append(("inbox", settings.inbox, _inbox))

@@ -59,10 +59,10 @@ def run(
     worker = Worker.of_a_supervisor(_GRACE_S + _LAST_GRACE_S)
     parts = _select(load_parts(modules), only, service or [], modules)
     if worker is not None:
-        configure_logs(call.settings, worker.number)
+        configure_logs(call.settings, worker.number, for_good=True)
         run_loop(_run(call, parts, worker))
         return None
-    configure_logs(call.settings)
+    configure_logs(call.settings, for_good=True)
     if call.settings.workers > 1:
         _check_workers(call.settings, parts)
         return run_loop(_supervise(call, parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+import structlog
 from tests.support.processes import SHOP, running
 
 from amends.coordinator.cli import main
@@ -35,7 +37,20 @@ Amends: TypeAlias = Callable[..., Ended]
 
 
 @pytest.fixture
-def amends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+def logs_as_before() -> Iterator[None]:
+    """What a command sets up for its process is undone after the test."""
+    config = structlog.get_config()
+    handlers, level = list(logging.root.handlers), logging.root.level
+    yield
+    structlog.configure(**config)
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+
+
+@pytest.fixture
+def amends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], logs_as_before: None
+) -> Callable[..., Ended]:
     """Calls the command in an empty folder, or in `cwd`. What it imports is forgotten after the test."""
     for name in [name for name in os.environ if name.startswith("AMENDS_")]:
         monkeypatch.delenv(name)
