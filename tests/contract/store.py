@@ -695,6 +695,7 @@ class SagaStoreContract(ABC):
             wake_at=T0 + timedelta(hours=1),
             stuck=True,
             waived=True,
+            keys={"order_id": "42", "customer_id": "ada"},
         )
         await store.commit([commit(first)])
         await store.commit([commit(second, first)])
@@ -711,6 +712,7 @@ class SagaStoreContract(ABC):
                 started_at=T0,
                 updated_at=T0 + timedelta(seconds=3),
                 wake_at=T0 + timedelta(hours=1),
+                keys={"order_id": "42", "customer_id": "ada"},
             )
         ]
 
@@ -739,6 +741,28 @@ class SagaStoreContract(ABC):
             ({"id_prefix": "ended-", "waived": True}, ["ended-a"]),
             ({"id_prefix": "o", "saga": "place-order"}, ["on-hold"]),
             ({"id_prefix": "nothing"}, []),
+            ({"started_after": T0 + timedelta(seconds=6)}, ["undoing", "ended-a"]),
+            ({"started_before": T0 + timedelta(seconds=2)}, ["done", "ended-b"]),
+            (
+                {"started_after": T0 + timedelta(seconds=1), "started_before": T0 + timedelta(seconds=6)},
+                ["ended-b", "going-b", "odd", "on-hold", "sticky"],
+            ),
+            ({"started_after": T0 + timedelta(days=1)}, []),
+            ({"started_after": T0 + timedelta(seconds=2), "started_before": T0}, []),
+            ({"started_before": T0 + timedelta(microseconds=1)}, ["done"]),
+            ({"started_after": T0 + timedelta(seconds=1), "phase": Phase.COMPLETED}, ["ended-b"]),
+            ({"started_after": T0 + timedelta(seconds=2), "saga": "place-order", "stuck": True}, ["sticky", "undoing"]),
+            ({"started_after": T0 + timedelta(seconds=2), "id_prefix": "ended-"}, ["ended-a"]),
+            ({"key": ("customer", "ada")}, ["done", "going-b", "odd", "undoing"]),
+            ({"key": ("customer", "ad")}, []),
+            ({"key": ("order", "ada")}, []),
+            ({"key": ("order", "1")}, ["done"]),
+            ({"key": ("customer", "ada"), "saga": "ship-order"}, ["odd"]),
+            ({"key": ("customer", "ada"), "phase": Phase.RUNNING}, ["going-b", "odd"]),
+            ({"key": ("customer", "ada"), "stuck": False}, ["done", "going-b", "odd"]),
+            ({"key": ("customer", "ada"), "started_after": T0 + timedelta(seconds=3)}, ["odd", "undoing"]),
+            ({"key": ("customer", "ada"), "started_before": T0 + timedelta(seconds=3)}, ["done", "going-b"]),
+            ({"key": ("customer", "ada"), "id_prefix": "u"}, ["undoing"]),
             ({"id_prefix": ""}, ["done", "ended-b", "going-b", "odd", "on-hold", "sticky", "undoing", "ended-a"]),
         ],
         ids=str,
@@ -779,6 +803,57 @@ class SagaStoreContract(ABC):
                 assert await store.count(SagaQuery(phase=phase)) == (phase is now.phase)
             assert await store.count(SagaQuery(stuck=True)) == now.stuck
             assert await store.count(SagaQuery(paused=True)) == now.paused
+
+    async def test_business_keys_are_taken_literally(self, store: SagaStore) -> None:
+        values = ["42", "420", '42"', "42\n", "42:", "4\\2", "a\tb", "größe", "%", " ", "x" * 200]
+        await store.commit([commit(snapshot(f"s{n}", keys={"k": value})) for n, value in enumerate(values)])
+        for n, value in enumerate(values):
+            (line,) = await store.find(SagaQuery(key=("k", value)))
+            assert (line.id, line.keys) == (f"s{n}", {"k": value})
+            assert await store.count(SagaQuery(key=("k", value))) == 1
+        assert await ids(store, key=("k", "4")) == []
+        assert await ids(store, key=("K", "42")) == []
+
+    async def test_a_saga_is_found_by_the_business_keys_of_its_last_commit_only(self, store: SagaStore) -> None:
+        now = snapshot(keys={"order": "1", "customer": "ada"})
+        await store.commit([commit(now)])
+        for keys in ({"order": "1", "customer": "bob"}, {}, {"parcel": "7"}, {"parcel": "7"}, {"order": "1"}):
+            then = following(now, keys=keys)
+            await store.commit([commit(then, now)])
+            now = then
+            for key in (("order", "1"), ("customer", "ada"), ("customer", "bob"), ("parcel", "7")):
+                expected = [now.id] if keys.get(key[0]) == key[1] else []
+                assert await ids(store, key=key) == expected
+                assert await store.count(SagaQuery(key=key)) == len(expected)
+
+    async def test_a_conflict_changes_no_business_key(self, store: SagaStore) -> None:
+        first = snapshot(keys={"order": "1"})
+        lost = following(first)
+        await store.commit([commit(first)])
+        assert await results(store, commit(following(lost, keys={"order": "2"}), lost)) == [CONFLICT]
+        assert await results(store, commit(snapshot(first.id, keys={"order": "3"}))) == [CONFLICT]
+        assert [await ids(store, key=("order", value)) for value in "123"] == [[first.id], [], []]
+
+    async def test_a_purged_saga_is_not_found_by_its_business_keys(self, store: SagaStore) -> None:
+        keys = {"order": "1", "customer": "ada"}
+        await store.commit([commit(snapshot("ended", phase=Phase.COMPLETED, keys=keys))])
+        await store.commit([commit(snapshot("running", keys=keys))])
+        assert await store.purge(T0 + timedelta(seconds=1)) == 1
+        assert await ids(store, key=("order", "1")) == ["running"]
+        assert await store.count(SagaQuery(key=("customer", "ada"))) == 1
+
+    async def test_of_many_sagas_of_one_business_key_the_first_are_listed(self, store: SagaStore) -> None:
+        started = [T0 + timedelta(seconds=n) for n in range(150)]
+        many = [snapshot(f"s{n:03}", at=at, keys={"customer": "ada"}) for n, at in enumerate(started)]
+        await store.commit([commit(one) for one in many])
+        everything = [one.id for one in many]
+        assert await ids(store, order="newest", key=("customer", "ada")) == everything[:49:-1]
+        assert await ids(store, order="oldest", key=("customer", "ada"), limit=7) == everything[:7]
+        window = {"started_after": started[10], "started_before": started[140]}
+        assert await ids(store, order="newest", limit=5, **window) == everything[139:134:-1]
+        assert await ids(store, limit=1000, key=("customer", "ada"), **window) == everything[10:140]
+        assert await store.count(SagaQuery(**window)) == 130
+        assert await store.count(SagaQuery(key=("customer", "ada"), **window)) == 130
 
     async def test_a_hundred_are_listed_unless_another_limit_is_given(self, store: SagaStore) -> None:
         await store.commit([commit(snapshot(f"s{n:03}", at=T0 + timedelta(seconds=n))) for n in range(120)])
@@ -880,13 +955,13 @@ async def ids(store: SagaStore, **query: Any) -> list[str]:
 async def zoo(store: SagaStore) -> None:
     """One saga of each sort, started a second apart."""
     sorts: list[tuple[str, dict[str, Any]]] = [
-        ("done", {"phase": Phase.COMPLETED}),
-        ("ended-b", {"phase": Phase.COMPLETED}),
-        ("going-b", {}),
-        ("odd", {"saga": "ship-order"}),
+        ("done", {"phase": Phase.COMPLETED, "keys": {"order": "1", "customer": "ada"}}),
+        ("ended-b", {"phase": Phase.COMPLETED, "keys": {"customer": "bob"}}),
+        ("going-b", {"keys": {"customer": "ada"}}),
+        ("odd", {"saga": "ship-order", "keys": {"customer": "ada"}}),
         ("on-hold", {"paused": True}),
         ("sticky", {"stuck": True}),
-        ("undoing", {"phase": Phase.COMPENSATING, "stuck": True}),
+        ("undoing", {"phase": Phase.COMPENSATING, "stuck": True, "keys": {"customer": "ada"}}),
         ("ended-a", {"phase": Phase.COMPENSATED, "waived": True}),
     ]
     commits = [commit(snapshot(id, at=T0 + timedelta(seconds=n), **kind)) for n, (id, kind) in enumerate(sorts)]

@@ -197,8 +197,16 @@ async def test_scripts_that_the_server_forgot_are_given_to_it_again(store: Redis
 async def test_nothing_is_found_by_scanning_keys(private_redis: Callable[..., PrivateRedis]) -> None:
     server = private_redis()
     store = await RedisStore.open(server.url)
-    await store.commit([commit(snapshot(f"s{n}", phase=Phase.COMPLETED)) for n in range(50)])
-    for query in (SagaQuery(), SagaQuery(saga="place-order", stuck=False), SagaQuery(id_prefix="s1")):
+    done = [snapshot(f"s{n}", phase=Phase.COMPLETED, keys={"order": str(n)}) for n in range(50)]
+    await store.commit([commit(one) for one in done])
+    for query in (
+        SagaQuery(),
+        SagaQuery(saga="place-order", stuck=False),
+        SagaQuery(id_prefix="s1"),
+        SagaQuery(started_after=T0 - DAY, started_before=T0 + DAY),
+        SagaQuery(key=("order", "7")),
+        SagaQuery(key=("order", "7"), phase=Phase.COMPLETED),
+    ):
         assert await store.find(query)
         assert await store.count(query)
     assert await store.purge(T0 + DAY) == 50
@@ -210,14 +218,36 @@ async def test_nothing_is_found_by_scanning_keys(private_redis: Callable[..., Pr
     await store.close()
 
 
+async def test_a_lookup_by_business_key_reads_its_matches_and_no_other_saga(
+    private_redis: Callable[..., PrivateRedis],
+) -> None:
+    server = private_redis()
+    store = await RedisStore.open(server.url)
+    for n in range(0, 2000, 500):
+        many = [snapshot(f"s{m}", keys={"order": str(m), "customer": str(m % 400)}) for m in range(n, n + 500)]
+        await store.commit([commit(one) for one in many])
+    for query, matches in (
+        (SagaQuery(key=("order", "1234")), 1),
+        (SagaQuery(key=("customer", "12")), 5),
+        (SagaQuery(key=("customer", "12"), phase=Phase.RUNNING, id_prefix="s"), 5),
+        (SagaQuery(key=("customer", "400")), 0),
+    ):
+        ask(server, "CONFIG", "RESETSTAT")
+        assert len(await store.find(query)) == matches
+        read = {line.partition(":")[0]: line for line in ask(server, "INFO", "commandstats").splitlines()}
+        sagas = read.get("cmdstat_lrange", "calls=0,")
+        assert f"calls={matches}," in sagas
+    await store.close()
+
+
 async def test_nothing_is_left_of_sagas_that_were_purged_and_forgotten(
     private_redis: Callable[..., PrivateRedis],
 ) -> None:
     server = private_redis()
     store = await RedisStore.open(server.url)
     for n in range(20):
-        first = snapshot(f"s{n}", wake_at=T0)
-        last = following(first, phase=Phase.COMPLETED)
+        first = snapshot(f"s{n}", wake_at=T0, keys={"order": str(n)})
+        last = following(first, phase=Phase.COMPLETED, keys={"order": str(n), "parcel": "7"})
         await store.commit([commit(first, outbox=(message(),), interests=(Interest(EVENT, (("x", b"1"),)),))])
         await store.due(ALL, 10, 60.0)
         await store.commit([commit(last, first)], [outbox_key(first)])

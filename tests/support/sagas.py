@@ -59,6 +59,7 @@ def snapshot(
     paused: bool = False,
     waived: bool = False,
     state: bytes = b"\x80",
+    keys: dict[str, str] | None = None,
 ) -> Snapshot:
     """A snapshot of one step `reserve`. Names that are not given are fresh; `at` is the time of its commit."""
     status = RunStatus.STUCK if stuck else RunStatus.ISSUED
@@ -78,6 +79,7 @@ def snapshot(
         ended_at=at if phase.ended else None,
         paused_at=at if paused else None,
         waived=(Waived("reserve", "no need", "ada"),) if waived else (),
+        keys=keys or {},
     )
 
 

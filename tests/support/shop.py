@@ -49,7 +49,7 @@ class Approve(Signal):
     by: str
 
 
-class PlaceOrder(Saga):
+class PlaceOrder(Saga, keys=("sku", "tracking")):
     sku: str
     quantity: int = 1
     amount: int = 10

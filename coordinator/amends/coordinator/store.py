@@ -14,9 +14,10 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from amends.brokers import Broker, Outgoing, ShardMap
-from amends.contracts import TerminalError, TransientError
+from amends.contracts import TerminalError, TransientError, UsageError
 from amends.coordinator.core.journal import JournalRecord
 from amends.coordinator.core.snapshot import Phase, Snapshot
+from amends.coordinator.declaration.keys import key_text
 
 
 class StoreUnavailable(TransientError):
@@ -128,20 +129,36 @@ Order = Literal["newest", "oldest"]
 
 
 class SagaQuery(Struct, frozen=True, kw_only=True):
-    """What to list. Fields that are None do not filter; `id_prefix` is the beginning of ids."""
+    """What to list. Fields that are None do not filter.
+
+    `key` is the name of a business key and its value as text (see `Saga`, `keys=`): `("order_id", "42")`.
+    `started_after` is the earliest start that is wanted, `started_before` the earliest that is not. `id_prefix` is the
+    beginning of ids.
+    """
 
     saga: str | None = None
     phase: Phase | None = None
     stuck: bool | None = None
     paused: bool | None = None
     waived: bool | None = None
+    key: tuple[str, str] | None = None
+    started_after: datetime | None = None
+    started_before: datetime | None = None
     id_prefix: str | None = None
     order: Order = "newest"
     limit: int = 100
 
+    def __post_init__(self) -> None:
+        for name in ("started_after", "started_before"):
+            if (moment := getattr(self, name)) is not None and moment.utcoffset() is None:
+                raise UsageError(f"SagaQuery: {name}={moment.isoformat()} has no time zone. Give one: tzinfo=UTC")
+        if self.key is not None:
+            name, value = self.key
+            force_setattr(self, "key", (name, key_text(value)))
+
 
 class SagaSummary(Struct, frozen=True, kw_only=True):
-    """One line of a list."""
+    """One line of a list. `keys` are its business keys as text."""
 
     id: str
     saga: str
@@ -154,6 +171,7 @@ class SagaSummary(Struct, frozen=True, kw_only=True):
     started_at: datetime
     updated_at: datetime
     wake_at: datetime | None
+    keys: dict[str, str] = {}
 
 
 HANDLINGS_KEPT: Final = timedelta(days=7)

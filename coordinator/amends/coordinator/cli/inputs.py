@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -50,6 +51,39 @@ def read_fields(pairs: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"{name}= is given twice: {fields[name]!r} and {value!r}")
         fields[name] = value
     return fields
+
+
+def read_key(pair: str | None) -> tuple[str, str] | None:
+    """`NAME=VALUE` as a business key. Raises `UsageError`."""
+    if pair is None:
+        return None
+    ((name, value),) = read_fields([pair]).items()
+    return name, value
+
+
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def read_moment(text: str | None, option: str) -> datetime | None:
+    """A moment: ISO 8601, in UTC where it has no time zone, or so long ago (`90s`, `15m`, `2h`, `7d`, `1w`).
+
+    Raises `UsageError`.
+    """
+    if text is None:
+        return None
+    if (number := text[:-1]).isdecimal() and text[-1] in _UNITS:
+        try:
+            return datetime.now(UTC) - timedelta(**{_UNITS[text[-1]]: int(number)})
+        except OverflowError:
+            raise UsageError(f"{option} {text} lies before the beginning of the calendar") from None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"{option}: {text!r} is no moment. Write 2026-01-31, 2026-01-31T12:00, 2026-01-31T12:00+01:00, or how long "
+            "ago: 15m, 2h, 7d"
+        ) from None
+    return moment.replace(tzinfo=UTC) if moment.utcoffset() is None else moment
 
 
 def plain_input(given: str | None, pairs: Sequence[str], what: str) -> dict[str, Any]:

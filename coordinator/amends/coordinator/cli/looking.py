@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final, NoReturn
 
@@ -12,6 +12,7 @@ from amends.brokers.settings import file_of
 from amends.contracts import UsageError
 from amends.coordinator.cli.errors import Exit, Failed
 from amends.coordinator.cli.history import as_of
+from amends.coordinator.cli.inputs import read_key, read_moment
 from amends.coordinator.cli.options import STORED, Call, SagaId, command
 from amends.coordinator.cli.output import Output
 from amends.coordinator.cli.records import (
@@ -38,6 +39,14 @@ Paused = Annotated[bool | None, typer.Option("--paused/--not-paused", help="Only
 WithWaived = Annotated[
     bool | None, typer.Option("--waived/--not-waived", help="Only those in which an operator waived something, or not.")
 ]
+Key = Annotated[
+    str | None, typer.Option("--key", metavar="NAME=VALUE", help="Only sagas with this business key: order_id=42.")
+]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", metavar="WHEN", help="Only those started then or later: 2026-01-31, 2026-01-31T12:00, 2h."),
+]
+Until = Annotated[str | None, typer.Option("--until", metavar="WHEN", help="Only those started before then.")]
 Prefix = Annotated[str | None, typer.Option("--id-prefix", metavar="TEXT", help="Only ids that begin so.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="How many at most.")]
 
@@ -67,6 +76,9 @@ async def list_sagas(
     stuck: Stuck = None,
     paused: Paused = None,
     waived: WithWaived = None,
+    key: Key = None,
+    since: Since = None,
+    until: Until = None,
     id_prefix: Prefix = None,
     limit: Limit = 100,
     oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first; else the newest.")] = False,
@@ -77,7 +89,8 @@ async def list_sagas(
     true|false, "parked": […]}.
     """
     query = SagaQuery(
-        saga=saga, phase=phase, stuck=stuck, paused=paused, waived=waived, id_prefix=id_prefix,
+        saga=saga, phase=phase, stuck=stuck, paused=paused, waived=waived, key=read_key(key),
+        started_after=read_moment(since, "--since"), started_before=read_moment(until, "--until"), id_prefix=id_prefix,
         order="oldest" if oldest else "newest", limit=limit + 1,
     )  # fmt: skip
     async with _store(call) as store:
@@ -89,8 +102,9 @@ async def list_sagas(
 
     def show(out: Output) -> None:
         if found:
-            columns = ("id", "saga", "phase", "started", "updated", "next timer")
-            out.table(columns, [(s.id, s.saga, _phase(s), s.started_at, s.updated_at, s.wake_at) for s in found])
+            columns = ("id", "saga", "phase", "started", "updated", "next timer", "keys")
+            rows = [(s.id, s.saga, _phase(s), s.started_at, s.updated_at, s.wake_at, _keys(s.keys)) for s in found]
+            out.table(columns, rows)
         else:
             out.line("no sagas")
         if more:
@@ -107,6 +121,10 @@ def _waiting(count: int, name: str, version: int) -> str:
     return f"{messages} for a coordinator that has {name} version {version}"
 
 
+def _keys(keys: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in keys.items())
+
+
 def _phase(saga: SagaSummary | Snapshot) -> str:
     flags = [flag for flag in ("stuck", "paused") if getattr(saga, flag)]
     return ", ".join([str(saga.phase), *flags, *(["waived"] if saga.waived else [])])
@@ -119,10 +137,16 @@ async def count(
     stuck: Stuck = None,
     paused: Paused = None,
     waived: WithWaived = None,
+    key: Key = None,
+    since: Since = None,
+    until: Until = None,
     id_prefix: Prefix = None,
 ) -> None:
     """Count sagas."""
-    query = SagaQuery(saga=saga, phase=phase, stuck=stuck, paused=paused, waived=waived, id_prefix=id_prefix)
+    query = SagaQuery(
+        saga=saga, phase=phase, stuck=stuck, paused=paused, waived=waived, key=read_key(key),
+        started_after=read_moment(since, "--since"), started_before=read_moment(until, "--until"), id_prefix=id_prefix,
+    )  # fmt: skip
     async with _store(call) as store:
         number = await store.count(query)
     call.out.result({"count": number}, lambda out: out.line(str(number)))
@@ -183,6 +207,8 @@ def _show(out: Output, snapshot: Snapshot, definition: Definition | None, parked
         out.line(f"  {_waiting(parked, snapshot.saga, snapshot.definition_version)}, with these steps")
     times = [("  started", snapshot.started_at), ("  updated", snapshot.clock), ("  ended", snapshot.ended_at)]
     out.table(("", ""), [(what, at) for what, at in times if at is not None])
+    if snapshot.keys:
+        out.line(f"  found by {_keys(snapshot.keys)}")
     if snapshot.failure is not None:
         out.line(f"  goes back because of {snapshot.failure.error}: {snapshot.failure.message}")
     elif snapshot.aborting is not None:

@@ -32,6 +32,7 @@ def summary_record(summary: SagaSummary) -> dict[str, Any]:
         "started_at": summary.started_at,
         "updated_at": summary.updated_at,
         "next_timer_at": summary.wake_at,
+        "keys": summary.keys,
     }
 
 
@@ -62,6 +63,7 @@ def snapshot_record(snapshot: Snapshot, definition: Definition | None) -> dict[s
         "started_at": snapshot.started_at,
         "updated_at": snapshot.clock,
         "ended_at": snapshot.ended_at,
+        "keys": snapshot.keys,
         "failure": _failure(snapshot.failure or snapshot.aborting),
         "waived": _waived(snapshot.waived),
         "steps": [_run(run) for run in snapshot.runs.values()],

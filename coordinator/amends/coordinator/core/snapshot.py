@@ -149,7 +149,7 @@ class Snapshot(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     for going back while the outcome of the pivot is still being settled; `failure` the reason once it goes back.
     `watchers` are the client addresses that want to hear of the end. `seen` are the ids of the words that were heeded
     (of signals and events, with their type);
-    `held` are inputs kept while paused.
+    `held` are inputs kept while paused. `keys` are the business keys that it can be found by, as text.
     """
 
     saga: str
@@ -179,6 +179,7 @@ class Snapshot(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     causation_id: str = ""
     traceparent: str | None = None
     parent: str | None = None
+    keys: dict[str, str] = {}
 
     @property
     def paused(self) -> bool:

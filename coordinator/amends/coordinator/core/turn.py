@@ -19,6 +19,7 @@ from amends.coordinator.core.journal import Entry, JournalRecord, What
 from amends.coordinator.core.policy import Policy
 from amends.coordinator.core.snapshot import Buffered, Phase, Recording, RunStatus, Snapshot, StepRun, StuckOn, Waived
 from amends.coordinator.declaration.definition import Definition, Plan
+from amends.coordinator.declaration.keys import key_values
 from amends.coordinator.declaration.run import Run, bind
 
 
@@ -231,6 +232,7 @@ class Turn:
             causation_id=before.causation_id,
             traceparent=before.traceparent,
             parent=before.parent,
+            keys=self._keys(),
         )
         record = JournalRecord(
             version=snapshot.version,
@@ -241,6 +243,10 @@ class Turn:
             state=None if self.state == before.state and before.version else self.state,
         )
         return Transition(verdict, snapshot, record, tuple(self.effects), detail)
+
+    def _keys(self) -> dict[str, str]:
+        keys = self.definition.keys
+        return key_values(self.definition.decoder.decode(self.state), keys) if keys else {}
 
 
 _NEVER = datetime.max.replace(tzinfo=UTC)

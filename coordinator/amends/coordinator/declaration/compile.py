@@ -11,6 +11,7 @@ from amends.coordinator.declaration.checks import check_step, messages_of
 from amends.coordinator.declaration.collect import collect
 from amends.coordinator.declaration.definition import Definition, Plan, StepKind
 from amends.coordinator.declaration.draft import Draft
+from amends.coordinator.declaration.keys import check_keys
 from amends.coordinator.declaration.laws import check_laws, put_in_order
 from amends.coordinator.declaration.order import descendants
 from amends.coordinator.declaration.report import Report
@@ -28,6 +29,7 @@ def compile_saga(
     name: str,
     version: int,
     deadline: timedelta | None,
+    keys: tuple[str, ...],
     abstract: bool,
 ) -> Definition | None:
     """The definition of a class; None for an abstract one, of which only the steps one by one are checked.
@@ -35,6 +37,7 @@ def compile_saga(
     Raises `SagaDefinitionError` with everything that is wrong, `report` included.
     """
     check_bases(cls, report)
+    check_keys(cls, keys, report)
     drafts = collect(cls, body, report)
     declared = [draft.name for draft in drafts]
     annotations = Annotations({cls.__name__: cls, **local_names})
@@ -58,6 +61,7 @@ def compile_saga(
         steps=plans,
         pivot=next((plan for plan in plans.values() if plan.kind is StepKind.PIVOT), None),
         deadline=deadline,
+        keys=keys,
     )
 
 

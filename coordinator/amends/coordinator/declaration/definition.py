@@ -67,7 +67,8 @@ class Plan(Struct, frozen=True, eq=False, kw_only=True):
 class Definition(Struct, frozen=True, eq=False, kw_only=True, dict=True):
     """A saga class, compiled. `steps` are in an order in which each comes after all it depends on.
 
-    `shape` is a hash of the structure: a snapshot made by another shape does not fit (see `shape_of`).
+    `shape` is a hash of the structure: a snapshot made by another shape does not fit (see `shape_of`). `keys` are the
+    fields that instances are found by; they may change from release to release.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Definition(Struct, frozen=True, eq=False, kw_only=True, dict=True):
     steps: Mapping[str, Plan]
     pivot: Plan | None = None
     deadline: timedelta | None = None
+    keys: tuple[str, ...] = ()
 
     @cached_property
     def decoder(self) -> msgspec.msgpack.Decoder[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,10 +18,11 @@ from amends.coordinator.declaration.collect import Body
 from amends.coordinator.declaration.compile import compile_saga
 from amends.coordinator.declaration.definition import Definition
 from amends.coordinator.declaration.errors import Problem, SagaDefinitionError
+from amends.coordinator.declaration.keys import read_keys
 from amends.coordinator.declaration.report import Report
 from amends.coordinator.declaration.run import RunSlot
 
-_KEYWORDS = ("version", "name", "deadline", "abstract")
+_KEYWORDS = ("version", "name", "deadline", "keys", "abstract")
 
 
 class SagaMeta(StructMeta):
@@ -47,6 +48,7 @@ class SagaMeta(StructMeta):
             version: int = 1,
             name: str | None = None,
             deadline: Duration | None = None,
+            keys: Sequence[str] = (),
             abstract: bool = False,
         ) -> SagaMeta: ...
 
@@ -84,6 +86,7 @@ def _make_saga(
             name=name,
             version=version,
             deadline=deadline,
+            keys=read_keys(keywords.get("keys", ()), report),
             abstract=cls.__abstract__,
         )
     return cls
@@ -145,7 +148,8 @@ class Saga(RunSlot, Struct, metaclass=SagaMeta):
     """A business transaction that spans services: its fields are the state, its steps are methods.
 
     Class keywords: `name=` (the stable name of the saga, by default made from the class name), `version=`, `deadline=`
-    (how long a run may take before it goes back; a `timedelta` or seconds), `abstract=` (only a base for others).
+    (how long a run may take before it goes back; a `timedelta` or seconds), `keys=` (the names of fields that runs can
+    be found by), `abstract=` (only a base for others).
     Fields are keyword-only. The class is checked when it is made: `SagaDefinitionError` says all that is wrong with it.
     """
 

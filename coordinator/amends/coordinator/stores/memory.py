@@ -31,6 +31,7 @@ from amends.coordinator.store import (
     Stored,
 )
 from amends.coordinator.stores.checks import check_commits
+from amends.coordinator.stores.filters import fits
 
 _PACK: Final = msgspec.msgpack.Encoder()
 _MESSAGE: Final = msgspec.msgpack.Decoder(Outgoing)
@@ -77,6 +78,7 @@ class MemoryStore:
         self._outbox: dict[OutboxKey, _Sending] = {}
         self._parked: dict[tuple[str, str], tuple[int, bytes]] = {}
         self._handlings: dict[str, tuple[int, datetime]] = {}
+        self._keys: dict[tuple[str, str], dict[str, None]] = {}
 
     @contextmanager
     def _operation(self, name: str) -> Iterator[None]:
@@ -128,7 +130,9 @@ class MemoryStore:
             saga = self._sagas[snapshot.id] = _Saga(slot_of(snapshot.id), start)
         saga.head = Predecessor(snapshot.incarnation, snapshot.version, snapshot.commit_id)
         saga.body = body
-        saga.summary = _summary(commit)
+        summary = _summary(commit)
+        self._index(snapshot.id, saga.summary, summary)
+        saga.summary = summary
         saga.journal.append(record)
         saga.ended_at = snapshot.ended_at
         saga.wake_at = snapshot.wake_at
@@ -250,13 +254,19 @@ class MemoryStore:
             return sum(1 for _ in self._matching(query))
 
     def _matching(self, query: SagaQuery) -> Iterable[SagaSummary]:
-        wanted = (query.saga, query.phase, query.stuck, query.paused, query.waived)
-        for saga in self._sagas.values():
-            if (s := saga.summary) is None or not s.id.startswith(query.id_prefix or ""):
-                continue
-            has = (s.saga, s.phase, s.stuck, s.paused, s.waived)
-            if all(want is None or want == is_ for want, is_ in zip(wanted, has, strict=True)):
-                yield s
+        ids = self._sagas if query.key is None else self._keys.get(query.key, {})
+        for saga in (self._sagas[saga_id] for saga_id in ids):
+            if saga.summary is not None and fits(query, saga.summary):
+                yield saga.summary
+
+    def _index(self, saga_id: str, before: SagaSummary | None, after: SagaSummary | None) -> None:
+        """Move a saga in the index of business keys."""
+        for key in before.keys.items() if before else ():
+            self._keys[key].pop(saga_id, None)
+            if not self._keys[key]:
+                del self._keys[key]
+        for key in after.keys.items() if after else ():
+            self._keys.setdefault(key, {})[saga_id] = None
 
     async def purge(self, ended_before: datetime, limit: int = 1000) -> int:
         with self._operation("purge"):
@@ -264,6 +274,7 @@ class MemoryStore:
             ended.sort(key=lambda found: found[0])
             for _, saga_id in ended[:limit]:
                 saga = self._sagas[saga_id]
+                self._index(saga_id, saga.summary, None)
                 self._sagas[saga_id] = _Saga(saga.slot, saga.start)
             return len(ended[:limit])
 
@@ -310,4 +321,5 @@ def _summary(commit: Commit) -> SagaSummary:
         started_at=snapshot.started_at,
         updated_at=commit.record.at,
         wake_at=snapshot.wake_at,
+        keys=snapshot.keys,
     )

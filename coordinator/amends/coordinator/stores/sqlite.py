@@ -101,7 +101,8 @@ _ENDED: Final = "SELECT instance FROM saga_instances WHERE ended_at < ? ORDER BY
 _PURGE: Final = (
     "DELETE FROM saga_journal WHERE instance IN (SELECT value FROM json_each(?))",
     "DELETE FROM saga_interests WHERE instance IN (SELECT value FROM json_each(?))",
-    """UPDATE saga_instances SET purged = 1, version = NULL, commit_id = NULL, ended_at = NULL, body = NULL
+    "DELETE FROM saga_keys WHERE instance IN (SELECT value FROM json_each(?))",
+    """UPDATE saga_instances SET purged = 1, version = NULL, commit_id = NULL, ended_at = NULL, keys = NULL, body = NULL
        WHERE instance IN (SELECT value FROM json_each(?))""",
 )
 _PURGE_LEDGER: Final = """

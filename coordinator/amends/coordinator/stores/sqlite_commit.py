@@ -29,11 +29,12 @@ class _Head(Struct, array_like=True, gc=False):
     version: int | None
     commit_id: str | None
     facets: int | None
+    keys: str | None
 
 
 # one row with everything: each row fetched would be one more step
 _HEADS: Final = """
-    SELECT json_group_array(json_array(instance, id, incarnation, version, commit_id, facets))
+    SELECT json_group_array(json_array(instance, id, incarnation, version, commit_id, facets, keys))
     FROM saga_instances WHERE id IN (SELECT value FROM json_each(?))"""
 _READ_HEADS: Final = msgspec.json.Decoder(list[_Head])
 
@@ -41,8 +42,8 @@ _NEXT_INSTANCE: Final = "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence W
 
 _START: Final = Rows(
     """INSERT INTO saga_instances (instance, id, slot, saga, incarnation, input_hash, started_at, purged,
-       facets, definition_version, version, commit_id, updated_at, ended_at, wake_at, body)""",
-    16,
+       keys, facets, definition_version, version, commit_id, updated_at, ended_at, wake_at, body)""",
+    17,
 )
 
 _MOVED: Final = """definition_version = excluded.definition_version, version = excluded.version,
@@ -74,6 +75,9 @@ _CLEAR: Final = Rows(
         WHERE o.id = key.id AND o.incarnation = key.incarnation AND o.version = key.version)""",
 )
 _INTERESTS: Final = Rows('INSERT OR IGNORE INTO saga_interests (instance, event_type, names, "values")', 4)
+_UPDATE_KEYS: Final = "UPDATE saga_instances SET keys = ? WHERE instance = ?"
+_KEYS: Final = Rows("INSERT INTO saga_keys (instance, started_at, name, value)", 4)
+_NO_KEYS: Final = "DELETE FROM saga_keys WHERE instance IN (SELECT value FROM json_each(?))"
 _NO_INTERESTS: Final = "DELETE FROM saga_interests WHERE instance IN (SELECT value FROM json_each(?))"
 
 
@@ -86,7 +90,10 @@ class EncodedCommit(Struct, frozen=True, eq=False, gc=False):
     commit_id: str
     predecessor: Predecessor | None
     slot: int
+    started_at: int
     start: tuple[Any, ...]
+    keys: dict[str, str]
+    keys_text: str | None
     state: tuple[Any, ...]
     record: bytes
     outbox: bytes | None
@@ -97,9 +104,11 @@ def encode_commit(commit: Commit, *, with_outbox: bool = True) -> EncodedCommit:
     """`with_outbox=False` is for what is published in the same transaction."""
     snapshot = commit.snapshot
     slot = slot_of(snapshot.id)
+    started_at = micros(snapshot.started_at)
+    keys_text = msgspec.json.encode(snapshot.keys).decode() if snapshot.keys else None
     start: tuple[Any, ...] = ()
     if commit.predecessor is None:
-        start = (slot, snapshot.saga, snapshot.incarnation, commit.input_hash, micros(snapshot.started_at), 0)
+        start = (slot, snapshot.saga, snapshot.incarnation, commit.input_hash, started_at, 0, keys_text)
     return EncodedCommit(
         snapshot.id,
         snapshot.incarnation,
@@ -107,7 +116,10 @@ def encode_commit(commit: Commit, *, with_outbox: bool = True) -> EncodedCommit:
         snapshot.commit_id,
         commit.predecessor,
         slot,
+        started_at,
         start,
+        snapshot.keys,
+        keys_text,
         (
             facets_of(snapshot),
             snapshot.definition_version,
@@ -154,6 +166,7 @@ def apply(
     starts: list[tuple[Any, ...]] = []
     updates: list[tuple[Any, ...]] = []
     updates_with_facets: list[tuple[Any, ...]] = []
+    renamed: list[tuple[EncodedCommit, int]] = []
     for commit in commits:
         head = heads.get(commit.id)
         if head is None and commit.predecessor is None:
@@ -166,6 +179,8 @@ def apply(
             instance = head.instance
             changed = updates if head.facets == commit.state[0] else updates_with_facets
             changed.append((instance, commit.id, *commit.state))
+            if head.keys != commit.keys_text:
+                renamed.append((commit, instance))
         else:
             results.append(CommitResult.CONFLICT)
             continue
@@ -174,6 +189,18 @@ def apply(
     _START.run(connection, starts)
     _UPDATE.run(connection, updates)
     _UPDATE_WITH_FACETS.run(connection, updates_with_facets)
+    if renamed:
+        connection.executemany(_UPDATE_KEYS, [(commit.keys_text, instance) for commit, instance in renamed])
+        connection.execute(_NO_KEYS, (msgspec.json.encode([instance for _, instance in renamed]).decode(),))
+    fresh = [(commit, instance) for commit, instance in stored if commit.predecessor is None]
+    _KEYS.run(
+        connection,
+        [
+            (instance, commit.started_at, name, value)
+            for commit, instance in (*fresh, *renamed)
+            for name, value in commit.keys.items()
+        ],
+    )
     _JOURNAL.run(connection, [(instance, commit.version, commit.record) for commit, instance in stored])
     _OUTBOX.run(
         connection,

@@ -22,6 +22,7 @@ SCHEMA: Final = (
         input_hash TEXT,
         started_at INTEGER,
         purged INTEGER,
+        keys TEXT,
         facets INTEGER,
         definition_version INTEGER,
         version INTEGER,
@@ -36,6 +37,14 @@ SCHEMA: Final = (
     "CREATE INDEX IF NOT EXISTS saga_ledger ON saga_instances (started_at) WHERE purged = 1",
     "CREATE INDEX IF NOT EXISTS saga_timers ON saga_instances (wake_at, slot, lease_until) WHERE wake_at IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS saga_ended ON saga_instances (ended_at) WHERE ended_at IS NOT NULL",
+    """CREATE TABLE IF NOT EXISTS saga_keys (
+        name TEXT NOT NULL,
+        value TEXT NOT NULL,
+        started_at INTEGER NOT NULL,
+        instance INTEGER NOT NULL,
+        PRIMARY KEY (name, value, started_at, instance)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS saga_keys_instance ON saga_keys (instance)",
     """CREATE TABLE IF NOT EXISTS saga_journal (
         seq INTEGER PRIMARY KEY,
         instance INTEGER NOT NULL,

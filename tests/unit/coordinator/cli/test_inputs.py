@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from amends.contracts import UsageError
 from amends.coordinator import Saga
-from amends.coordinator.cli.inputs import plain_input, read_fields, read_json, saga_input
+from amends.coordinator.cli.inputs import plain_input, read_fields, read_json, read_key, read_moment, saga_input
 
 
 class Address(msgspec.Struct):
@@ -99,3 +100,38 @@ def test_a_file_that_holds_no_json_is_named(tmp_path: Path, content: Any) -> Non
         path.write_bytes(content)
     with pytest.raises(UsageError, match=r"order\.json"):
         read_json(f"@{path}", "--input")
+
+
+def test_a_business_key_is_a_name_and_a_value() -> None:
+    assert read_key("order_id=a=b") == ("order_id", "a=b")
+    assert read_key(None) is None
+    with pytest.raises(UsageError, match="'order_id' is no field=value"):
+        read_key("order_id")
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
+        ("2026-01-31T12:30", datetime(2026, 1, 31, 12, 30, tzinfo=UTC)),
+        ("2026-01-31 12:30:05", datetime(2026, 1, 31, 12, 30, 5, tzinfo=UTC)),
+        ("2026-01-31T12:30+01:00", datetime(2026, 1, 31, 11, 30, tzinfo=UTC)),
+        ("2026-01-31T12:30Z", datetime(2026, 1, 31, 12, 30, tzinfo=UTC)),
+    ],
+)
+def test_a_moment_is_in_utc_unless_it_says_otherwise(text: str, moment: datetime) -> None:
+    assert read_moment(text, "--since") == moment
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("2h", 7200), ("7d", 604_800)])
+def test_a_moment_may_be_so_long_ago(text: str, seconds: int) -> None:
+    found = read_moment(text, "--since")
+    assert found is not None
+    ago = datetime.now(UTC) - found
+    assert timedelta(seconds=seconds) <= ago < timedelta(seconds=seconds + 60)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "h", "-2h", "9" * 9 + "w"])
+def test_what_is_no_moment_is_refused_with_what_to_write(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--since.*(is no moment\. Write|beginning of the calendar)"):
+        read_moment(text, "--since")

@@ -66,6 +66,13 @@ def ids(document: dict[str, Any]) -> list[str]:
         (["--paused"], []),
         (["--saga", "place-order", "--limit", "1"], ["look-waiting"]),
         (["--saga", "other"], []),
+        (["--key", "sku=book"], ["look-waiting", "look-stuck", "look-undone", "look-completed"]),
+        (["--key", "sku=book", "--stuck"], ["look-stuck"]),
+        (["--key", "tracking=post-book"], ["look-completed"]),
+        (["--key", "sku=boo"], []),
+        (["--since", "1h"], ["look-waiting", "look-stuck", "look-undone", "look-completed"]),
+        (["--since", "2025-01-31", "--until", "2025-02-01T00:00+01:00"], []),
+        (["--until", "1h", "--key", "sku=book"], []),
     ],
 )
 def test_list_filters(look: Amends, filters: list[str], expected: list[str]) -> None:
@@ -80,7 +87,8 @@ def test_list_filters(look: Amends, filters: list[str], expected: list[str]) -> 
 def test_list_shows_a_line_for_each_saga(look: Amends) -> None:
     listed = look("list", "--id-prefix", "look-stuck")
     header, line = listed.out.splitlines()
-    assert header.split() == ["id", "saga", "phase", "started", "updated"]
+    assert header.split() == ["id", "saga", "phase", "started", "updated", "keys"]
+    assert line.endswith("  sku=book")
     assert line.startswith("look-stuck  place-order  running, stuck  20")
     assert look("list", "--id-prefix", "look-", "--limit", "2").out.endswith("give --limit\n")
     assert look("list", "--id-prefix", "none-").out == "no sagas\n"
@@ -90,8 +98,9 @@ def test_the_fields_of_a_list_are_these(look: Amends) -> None:
     (saga,) = look("list", "--id-prefix", "look-waiting", "--json").json["sagas"]
     assert set(saga) == {
         "id", "saga", "definition_version", "phase", "stuck", "paused", "waived", "version", "started_at", "updated_at",
-        "next_timer_at",
+        "next_timer_at", "keys",
     }  # fmt: skip
+    assert saga["keys"] == {"sku": "book"}
     assert datetime.fromisoformat(saga["started_at"]).utcoffset() is not None
 
 

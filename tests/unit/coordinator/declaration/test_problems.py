@@ -1019,7 +1019,7 @@ def misspelt_class_keyword() -> None:
     class P(Saga, verison=2): ...
 
 
-@wrong((None, "unknown class keyword 'frozen'", "Known: version=, name=, deadline=, abstract="))
+@wrong((None, "unknown class keyword 'frozen'", "Known: version=, name=, deadline=, keys=, abstract="))
 def unknown_class_keyword() -> None:
     class P(Saga, frozen=True): ...
 
@@ -1036,6 +1036,33 @@ def unknown_class_keyword() -> None:
 )
 def class_keywords_of_the_wrong_type() -> None:
     class P(Saga, name="place order", version=0, deadline="1h", abstract="no"): ...
+
+
+@wrong(
+    (None, "keys: there is no field 'ordr_id'", "Did you mean 'order_id'?"),
+    (None, "keys: there is no field 'zzz'", "Name fields of the class; it has order_id, lines, paid"),
+    (
+        None,
+        "keys: 'lines' does not hold one value to be found by",
+        "Name fields that hold one text, number, id, date or enum; add a field for it where there is none",
+    ),
+)
+def keys_that_nothing_can_be_found_by() -> None:
+    class P(Saga, keys=("order_id", "ordr_id", "zzz", "lines", "paid")):
+        order_id: str
+        lines: list[str]
+        paid: bool | None = None
+
+
+@wrong((None, "keys='order_id' are no names of fields", "Write keys=('order_id',)"))
+def a_key_that_is_not_in_a_tuple() -> None:
+    class P(Saga, keys="order_id"):
+        order_id: str
+
+
+@wrong((None, "keys=(1,) are no names of fields", 'Write keys=("order_id", "customer_id")'))
+def keys_that_are_no_names() -> None:
+    class P(Saga, keys=(1,)): ...
 
 
 @wrong(

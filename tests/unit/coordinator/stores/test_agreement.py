@@ -12,7 +12,7 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
-from tests.support.sagas import HandClock, commit, following, message, outbox_key, snapshot
+from tests.support.sagas import T0, HandClock, commit, following, message, outbox_key, snapshot
 
 from amends.brokers import ShardMap
 from amends.contracts import UsageError
@@ -46,6 +46,7 @@ looks = st.fixed_dictionaries(
         "paused": st.sampled_from([False, False, True]),
         "waived": st.booleans(),
         "state": st.binary(max_size=20),
+        "keys": st.dictionaries(st.sampled_from("kn"), st.sampled_from(["1", '"', "2"])),
     },
 )
 queries = st.builds(
@@ -55,6 +56,9 @@ queries = st.builds(
     stuck=st.none() | st.booleans(),
     paused=st.none() | st.booleans(),
     waived=st.none() | st.booleans(),
+    key=st.none() | st.sampled_from([("k", "1"), ("k", '"'), ("n", "1")]),
+    started_after=st.none() | st.integers(0, 40).map(lambda s: T0 + timedelta(seconds=s)),
+    started_before=st.none() | st.integers(0, 40).map(lambda s: T0 + timedelta(seconds=s)),
     id_prefix=st.none() | st.sampled_from(["", "order-", "ord", "gr", "x%", "z"]),
     order=st.sampled_from(["newest", "oldest"]),
     limit=st.integers(0, 6),

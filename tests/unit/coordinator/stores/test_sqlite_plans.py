@@ -25,6 +25,8 @@ async def file(tmp_path: Path) -> AsyncIterator[SqliteFile]:
         sqlite_commit._HEADS,
         sqlite_commit._CLEAR,
         sqlite_commit._NO_INTERESTS,
+        sqlite_commit._UPDATE_KEYS,
+        sqlite_commit._NO_KEYS,
         sqlite._LOAD,
         sqlite._DUE,
         sqlite._LEASE_SAGAS,
@@ -41,6 +43,7 @@ async def file(tmp_path: Path) -> AsyncIterator[SqliteFile]:
         sqlite._PURGE_LEDGER,
         sqlite_listing._NAMES,
         f"SELECT count(*) {sqlite_listing._RUN}",
+        f"SELECT id {sqlite_listing._KEY}",
         f"SELECT id {sqlite_listing._PREFIX}",
     ],
 )
@@ -54,9 +57,8 @@ async def test_tables_are_searched_and_not_scanned(file: SqliteFile, statement: 
 @pytest.mark.parametrize("direction", ["ASC", "DESC"])
 async def test_a_list_is_read_in_the_order_of_its_index(file: SqliteFile, direction: str) -> None:
     text = f"SELECT id {sqlite_listing._RUN} ORDER BY started_at {direction}, instance {direction} LIMIT ?"
-    assert await explain(file, text) == [
-        "SEARCH saga_instances USING INDEX saga_listed (saga=? AND facets=? AND purged=?)"
-    ]
+    searched = "saga=? AND facets=? AND purged=? AND started_at>? AND started_at<?"
+    assert await explain(file, text) == [f"SEARCH saga_instances USING INDEX saga_listed ({searched})"]
 
 
 async def explain(file: SqliteFile, text: str) -> list[str]:

@@ -11,6 +11,7 @@ keys with the same `{…}` on one server, so that one script may change them as 
 | `sending`, `sending:leases` | sorted sets | entries of the outbox by the time of their commit; by lease |
 | `index` | sorted set | `NAME:FACETS:START:ID` of every saga, in the order of these texts |
 | `kinds` | hash | how many sagas there are of each `NAME:FACETS` |
+| `keys` | sorted set | `NAME:"VALUE":START:ID` of every business key of every saga |
 | `ids` | sorted set | all ids, in their order, for finding them by their beginning |
 | `ended`, `ledger` | sorted sets | ids of ended sagas by end; of purged ones by start |
 
@@ -28,8 +29,11 @@ Times are microseconds since 1970.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from amends.contracts import slot_of
@@ -52,6 +56,7 @@ class Place(Struct, frozen=True, gc=False):
     sending_leases: str
     index: str
     kinds: str
+    keys: str
     ids: str
     ended: str
     ledger: str
@@ -59,8 +64,8 @@ class Place(Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, prefix: str) -> Place:
-        names = ("timers", "timers:leases", "outbox", "sending", "sending:leases", "index", "kinds", "ids", "ended")
-        return cls(prefix, *(prefix + name for name in (*names, "ledger", "beat")))
+        names = ("timers", "timers:leases", "outbox", "sending", "sending:leases", "index", "kinds", "keys", "ids")
+        return cls(prefix, *(prefix + name for name in (*names, "ended", "ledger", "beat")))
 
     def saga(self, saga_id: str) -> str:
         return f"{self.prefix}saga:{saga_id}"
@@ -114,23 +119,24 @@ class Head(Struct, frozen=True, gc=False):
     wake_at: int | None
     definition_version: int
     updated_at: int
+    keys: str
 
     def before(self, body: bytes) -> bytes:
         """The element: this, and the snapshot."""
         wake_at = "" if self.wake_at is None else self.wake_at
         text = (
             f"{self.incarnation}\n{self.version}\n{self.commit_id}\n{facets_text(self.facets)}\n{wake_at}\n"
-            f"{self.definition_version}\n{self.updated_at}\n"
+            f"{self.definition_version}\n{self.updated_at}\n{self.keys}\n"
         )
         return text.encode() + body
 
     @classmethod
     def read(cls, element: bytes) -> tuple[Head, bytes]:
         """The head, and the bytes of the snapshot. Raises `ValueError`."""
-        incarnation, version, commit_id, facets, wake_at, definition, updated_at, body = element.split(b"\n", 7)
+        incarnation, version, commit_id, facets, wake_at, definition, updated_at, keys, body = element.split(b"\n", 8)
         due = int(wake_at) if wake_at else None
         numbers = int(facets), due, int(definition), int(updated_at)
-        return cls(incarnation.decode(), int(version), commit_id.decode(), *numbers), body
+        return cls(incarnation.decode(), int(version), commit_id.decode(), *numbers, keys.decode()), body
 
 
 def expected(incarnation: str, version: int, commit_id: str) -> str:
@@ -138,9 +144,30 @@ def expected(incarnation: str, version: int, commit_id: str) -> str:
     return _END.join((incarnation, str(version), commit_id, ""))
 
 
+def key_text(name: str, value: str) -> str:
+    """A business key in its index and in heads. The value is quoted, so that none is the beginning of another."""
+    return f"{name}:{msgspec.json.encode(value).decode()}"
+
+
+def keys_text(keys: Mapping[str, str]) -> str:
+    """Business keys in heads. No value holds the character between them, as JSON escapes it."""
+    return "\t".join(key_text(name, value) for name, value in keys.items())
+
+
+def read_keys(text: str) -> dict[str, str]:
+    """What `keys_text` was made of. Raises `msgspec.DecodeError`."""
+    split = (key.partition(":") for key in text.split("\t") if key)
+    return {name: msgspec.json.decode(value, type=str) for name, _, value in split}
+
+
+def started_text(moment: datetime) -> str:
+    """The time of a start in indexes, where it is in order."""
+    return f"{micros(moment):015x}"
+
+
 def start_text(saga: str, start: LedgerEntry) -> str:
     """The second element: what never changes, and outlives the rest."""
-    return _END.join((saga, f"{micros(start.started_at):015x}", start.incarnation, start.input_hash))
+    return _END.join((saga, started_text(start.started_at), start.incarnation, start.input_hash))
 
 
 def read_start(text: bytes) -> tuple[str, LedgerEntry]:

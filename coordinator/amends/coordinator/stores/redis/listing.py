@@ -3,18 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
+
+from msgspec.structs import replace
 
 from amends.brokers.redis_link import RedisLink
 from amends.coordinator.store import SagaQuery, SagaSummary
 from amends.coordinator.stores.facets import matching, phase_and_flags
+from amends.coordinator.stores.filters import fits
 from amends.coordinator.stores.redis import scripts
-from amends.coordinator.stores.redis.keys import Head, Keys, Place, facets_text, read_start
+from amends.coordinator.stores.redis.keys import (
+    Head,
+    Keys,
+    Place,
+    facets_text,
+    key_text,
+    read_keys,
+    read_start,
+    started_text,
+)
 from amends.coordinator.stores.redis.merging import SETS, merged
 from amends.coordinator.stores.times import moment
 
 _LISTS: Final = 64
 _ALL: Final = -1
+
+Index: TypeAlias = Callable[[Place], str]
+
+
+class Run:
+    """A part of an index: the members that begin with a text, started in the time that a query asks for.
+
+    Behind the text, a member holds the time of the start and the id.
+    """
+
+    def __init__(self, place: Place, beginning: str, query: SagaQuery) -> None:
+        self.place, self.beginning = place, beginning
+        after, before = query.started_after, query.started_before
+        self.low = f"[{beginning}" if after is None else f"[{beginning}{started_text(after)}"
+        # no text goes on with this byte, which is none of UTF-8's
+        self.high: str | bytes = f"({beginning}".encode() + b"\xff"
+        if before is not None:
+            self.high = f"({beginning}{started_text(before)}"
 
 
 class Listing:
@@ -24,14 +54,19 @@ class Listing:
         self._link, self._keys = link, keys
 
     async def find(self, query: SagaQuery) -> list[SagaSummary]:
-        found = await (self._prefixed(query) if query.id_prefix else self._first(query))
+        found = await (self._narrow(query) if _is_narrow(query) else self._first(query))
         found.sort(key=lambda line: (line.started_at, line.id), reverse=query.order == "newest")
         return found[: query.limit]
 
     async def count(self, query: SagaQuery) -> int:
-        if query.id_prefix:
-            return len(await self._prefixed(query))
-        return sum(count for _, _, count in await self._kinds(query))
+        if query.key is not None and query == _by_key_alone(query):
+            return await self._tally(self._key_runs(query), _key_index)
+        if _is_narrow(query):
+            return len(await self._narrow(query))
+        kinds = await self._kinds(query)
+        if query.started_after is None and query.started_before is None:
+            return sum(count for _, _, count in kinds)
+        return await self._tally([Run(place, f"{kind}:", query) for place, kind, _ in kinds], _kind_index)
 
     async def _kinds(self, query: SagaQuery) -> list[tuple[Place, str, int]]:
         """The kinds that match: where, name and facets, how many."""
@@ -49,35 +84,52 @@ class Listing:
         return found
 
     async def _first(self, query: SagaQuery) -> list[SagaSummary]:
-        kinds = await self._kinds(query)
+        runs = [Run(place, f"{kind}:", query) for place, kind, _ in await self._kinds(query)]
+        return await self._merged(runs, _kind_index, query)
 
+    def _key_runs(self, query: SagaQuery) -> list[Run]:
+        assert query.key is not None
+        beginning = f"{key_text(*query.key)}:"
+        return [Run(place, beginning, query) for place in self._keys.places]
+
+    async def _merged(self, runs: Sequence[Run], index: Index, query: SagaQuery) -> list[SagaSummary]:
         async def fetch(numbers: Sequence[int], count: int) -> dict[int, list[tuple[str, Place]]]:
-            beginnings = [(kinds[number][0], f"{kinds[number][1]}:") for number in numbers]
-            found = await self._browse(beginnings, lambda place: place.index, query.order, count)
+            asked = [runs[number] for number in numbers]
+            found = await self._browse(asked, index, query.order, count)
             return {
-                numbers[at]: [(entry.removeprefix(beginnings[at][1]), beginnings[at][0]) for entry in entries]
+                numbers[at]: [(entry.removeprefix(asked[at].beginning), asked[at].place) for entry in entries]
                 for at, entries in found.items()
             }
 
         # what is left of an entry is the time of the start and the id
-        entries = await merged(len(kinds), fetch, lambda entry: entry[0], query.limit, newest=query.order == "newest")
+        entries = await merged(len(runs), fetch, lambda entry: entry[0], query.limit, newest=query.order == "newest")
         return await self._summaries([place.saga(entry.partition(":")[2]) for entry, place in entries])
 
-    async def _prefixed(self, query: SagaQuery) -> list[SagaSummary]:
-        beginnings = [(place, query.id_prefix or "") for place in self._keys.places]
-        found = await self._browse(beginnings, lambda place: place.ids, "oldest", _ALL)
-        lists = [beginnings[at][0].saga(saga_id) for at, ids in found.items() for saga_id in ids]
-        wanted = (query.saga, query.phase, query.stuck, query.paused, query.waived)
-        return [line for line in await self._summaries(lists) if _fits(line, wanted)]
+    async def _narrow(self, query: SagaQuery) -> list[SagaSummary]:
+        """Few sagas are expected: look at each."""
+        if query.key is not None:
+            if query == _by_key_alone(query):
+                return await self._merged(self._key_runs(query), _key_index, query)
+            runs = self._key_runs(query)
+            found = await self._browse(runs, _key_index, "oldest", _ALL)
+            ids = [
+                (runs[at].place, entry.removeprefix(runs[at].beginning).partition(":")[2])
+                for at, entries in found.items()
+                for entry in entries
+            ]
+        else:
+            runs = [Run(place, query.id_prefix or "", _ANY) for place in self._keys.places]
+            found = await self._browse(runs, lambda place: place.ids, "oldest", _ALL)
+            ids = [(runs[at].place, saga_id) for at, entries in found.items() for saga_id in entries]
+        lines = await self._summaries([place.saga(saga_id) for place, saga_id in ids])
+        return [line for line in lines if fits(query, line)]
 
-    async def _browse(
-        self, beginnings: Sequence[tuple[Place, str]], key: Callable[[Place], str], order: str, count: int
-    ) -> dict[int, list[str]]:
-        groups = list(self._link.together(range(len(beginnings)), lambda number: beginnings[number][0].prefix, SETS))
+    async def _browse(self, runs: Sequence[Run], index: Index, order: str, count: int) -> dict[int, list[str]]:
+        groups = list(self._link.together(range(len(runs)), lambda number: runs[number].place.prefix, SETS))
         calls = [
             scripts.BROWSE.call(
-                [key(beginnings[number][0]) for number in group],
-                (order, count, *(beginnings[number][1] for number in group)),
+                [index(runs[number].place) for number in group],
+                (order, count, *(bound for number in group for bound in (runs[number].low, runs[number].high))),
             )
             for group in groups
         ]
@@ -86,6 +138,15 @@ class Listing:
             for group, answer in zip(groups, await self._link.run(calls), strict=True)
             for position, entries in answer
         }
+
+    async def _tally(self, runs: Sequence[Run], index: Index) -> int:
+        calls = [
+            scripts.TALLY.call(
+                [index(run.place) for run in group], [bound for run in group for bound in (run.low, run.high)]
+            )
+            for group in self._link.together(runs, lambda run: run.place.prefix, SETS)
+        ]
+        return sum(await self._link.run(calls))
 
     async def _summaries(self, lists: Sequence[str]) -> list[SagaSummary]:
         groups = list(self._link.together(list(dict.fromkeys(lists)), _prefix, _LISTS))
@@ -99,9 +160,24 @@ class Listing:
         ]
 
 
-def _fits(line: SagaSummary, wanted: tuple[object, ...]) -> bool:
-    has = (line.saga, line.phase, line.stuck, line.paused, line.waived)
-    return all(want is None or want == is_ for want, is_ in zip(wanted, has, strict=True))
+_ANY: Final = SagaQuery()
+
+
+def _kind_index(place: Place) -> str:
+    return place.index
+
+
+def _key_index(place: Place) -> str:
+    return place.keys
+
+
+def _is_narrow(query: SagaQuery) -> bool:
+    return query.key is not None or bool(query.id_prefix)
+
+
+def _by_key_alone(query: SagaQuery) -> SagaQuery:
+    """The query without the filters that the index of business keys cannot answer."""
+    return replace(query, saga=None, phase=None, stuck=None, paused=None, waived=None, id_prefix=None)
 
 
 def _prefix(key: str) -> str:
@@ -124,4 +200,5 @@ def _summary(saga_id: str, elements: list[bytes]) -> SagaSummary:
         started_at=start.started_at,
         updated_at=moment(head.updated_at),
         wake_at=moment(head.wake_at),
+        keys=read_keys(head.keys),
     )

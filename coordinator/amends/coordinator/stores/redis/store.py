@@ -40,6 +40,7 @@ from amends.coordinator.stores.redis.keys import (
     Place,
     expected,
     facets_text,
+    keys_text,
     outbox_field,
     read_outbox_field,
     read_start,
@@ -165,6 +166,7 @@ class RedisStore:
                 at.sending,
                 at.index,
                 at.kinds,
+                at.keys,
                 at.ids,
                 at.ended,
             )
@@ -174,7 +176,7 @@ class RedisStore:
     def _words(self, commit: Commit, watch: Watch | None) -> tuple[str | bytes | int, ...]:
         """In the order of commit.lua."""
         snapshot, before = commit.snapshot, commit.predecessor
-        facets, wake_at = facets_of(snapshot), micros(snapshot.wake_at)
+        facets, wake_at, keys = facets_of(snapshot), micros(snapshot.wake_at), keys_text(snapshot.keys)
         head = Head(
             snapshot.incarnation,
             snapshot.version,
@@ -183,6 +185,7 @@ class RedisStore:
             wake_at,
             snapshot.definition_version,
             micros(commit.record.at),
+            keys,
         )
         start = LedgerEntry(snapshot.incarnation, commit.input_hash, snapshot.started_at)
         sent = outbox_field(snapshot.id, snapshot.incarnation, snapshot.version) if commit.outbox else ""
@@ -192,6 +195,7 @@ class RedisStore:
             snapshot.commit_id,
             head.before(encode_snapshot(snapshot)),
             facets_text(facets),
+            keys,
             "" if wake_at is None else wake_at,
             "" if snapshot.ended_at is None else micros(snapshot.ended_at),
             start_text(snapshot.saga, start),
@@ -354,7 +358,7 @@ class RedisStore:
                 keys: list[str] = []
                 for one in group:
                     at = one.place
-                    keys += (at.saga(one.name), at.index, at.kinds, at.ids, at.ended, at.ledger)
+                    keys += (at.saga(one.name), at.index, at.kinds, at.keys, at.ids, at.ended, at.ledger)
                 calls.append(scripts.PURGE.call(keys, (before, *(one.name for one in group))))
             for group, answer in zip(groups, await self._link.run(calls), strict=True):
                 for one, interests in zip(group, answer, strict=True):

@@ -5,12 +5,16 @@ local call, match, sub = redis.call, string.match, string.sub
 local now = micros(ARGV[1])
 local answer = {}
 
-for n = 1, #KEYS / 9 do
-  local key, timers, leases, outbox, sending, index, kinds, ids, endings = unpack(KEYS, n * 9 - 8, n * 9)
-  local id, expected, commit_id, body, facets, wake, ended, start, interests, record, sent, messages =
-    unpack(ARGV, n * 12 - 10, n * 12 + 1)
+local function each(keys, behind, change)
+  for key in string.gmatch(keys, '[^\t]+') do change(key .. behind) end
+end
+
+for n = 1, #KEYS / 10 do
+  local key, timers, leases, outbox, sending, index, kinds, names, ids, endings = unpack(KEYS, n * 10 - 9, n * 10)
+  local id, expected, commit_id, body, facets, keys, wake, ended, start, interests, record, sent, messages =
+    unpack(ARGV, n * 13 - 11, n * 13 + 1)
   local stored = call('LINDEX', key, 0)
-  local code, replaced, facets_before, wake_before = 0, '', false, ''
+  local code, replaced, facets_before, wake_before, keys_before = 0, '', false, '', ''
   if not stored then
     if expected == '' then
       code = 1
@@ -19,7 +23,8 @@ for n = 1, #KEYS / 9 do
     end
   elseif stored ~= '' then
     local commit_before
-    commit_before, facets_before, wake_before = match(stored, '^[^\n]*\n[^\n]*\n([^\n]*)\n([^\n]*)\n([^\n]*)')
+    commit_before, facets_before, wake_before, keys_before =
+      match(stored, '^[^\n]*\n[^\n]*\n([^\n]*)\n([^\n]*)\n([^\n]*)\n[^\n]*\n[^\n]*\n([^\n]*)')
     if commit_before == commit_id then
       code = 2
     elseif expected ~= '' and sub(stored, 1, #expected) == expected then
@@ -35,9 +40,9 @@ for n = 1, #KEYS / 9 do
     end
   end
   if code == 1 then
+    local saga, started = match(start, '^([^\n]*)\n([^\n]*)')
+    local behind = ':' .. started .. ':' .. id
     if facets ~= facets_before then
-      local saga, started = match(start, '^([^\n]*)\n([^\n]*)')
-      local behind = ':' .. started .. ':' .. id
       if facets_before then
         local kind = saga .. ':' .. facets_before
         call('ZREM', index, kind .. behind)
@@ -46,6 +51,10 @@ for n = 1, #KEYS / 9 do
       end
       call('ZADD', index, 0, saga .. ':' .. facets .. behind)
       call('HINCRBY', kinds, saga .. ':' .. facets, 1)
+    end
+    if keys ~= keys_before then
+      each(keys_before, behind, function(name) call('ZREM', names, name) end)
+      each(keys, behind, function(name) call('ZADD', names, 0, name) end)
     end
     if wake ~= wake_before then
       if wake == '' then
