@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.support.sagas import T0, HandClock, commit, following, message, outbox_key, snapshot
 
 from amends.brokers import Outgoing, ShardMap
@@ -340,12 +341,37 @@ class SagaStoreContract(ABC):
         found = await store.load(["purged", "ended", "running"])
         assert [stored.start is not None for stored in found] == [False, True, True]
 
-    async def test_the_ledger_lets_go_of_the_earliest_starts_first(self, store: SagaStore) -> None:
-        for n, id in enumerate(("b", "a")):
-            await ended(store, id, T0 + timedelta(seconds=n))
+    async def test_the_ledger_lets_go_of_those_that_ended_earliest_first(self, store: SagaStore) -> None:
+        started = (("b", T0), ("a", T0 - timedelta(days=1)))
+        for n, (id, at) in enumerate(started):
+            first = snapshot(id, at=at)
+            await store.commit([commit(first)])
+            last = following(first, phase=Phase.COMPLETED, at=T0 + timedelta(seconds=n))
+            await store.commit([commit(last, first)])
         await store.purge(T0 + timedelta(minutes=1))
+        assert await store.purge_ledger(T0) == 0
         assert await store.purge_ledger(T0 + timedelta(minutes=1), limit=1) == 1
         assert [stored.start is None for stored in await store.load(["a", "b"])] == [False, True]
+
+    async def test_purging_looks_at_the_slots_asked_for(self, store: SagaStore) -> None:
+        every = [f"order-{n}" for n in range(12)]
+        for id in every:
+            await ended(store, id, T0)
+        low = [id for id in every if slot_of(id) < SLOTS // 2]
+        half = (range(SLOTS // 2),)
+        after = T0 + timedelta(seconds=1)
+        assert await store.purge(after, 100, ()) == 0
+        assert await store.purge(after, 100, half) == len(low)
+        assert sorted(await ids(store)) == sorted(set(every) - set(low))
+        assert await store.purge(after) == len(every) - len(low)
+        assert await store.purge_ledger(after, 100, half) == len(low)
+        assert [id for id, one in zip(every, await store.load(every), strict=True) if one.start is None] == low
+
+    async def test_a_child_is_not_purged_by_its_own_end(self, store: SagaStore) -> None:
+        child = replace(snapshot("child", phase=Phase.COMPLETED), parent="order-1")
+        await store.commit([commit(child), commit(snapshot("order-1", phase=Phase.COMPLETED))])
+        assert await store.purge(T0 + timedelta(days=1)) == 1
+        assert await current(store, "child") == child
 
     async def test_an_id_that_the_ledger_forgot_starts_anew_with_a_journal_of_its_own(self, store: SagaStore) -> None:
         await ended(store, "order-1", T0)

@@ -21,7 +21,7 @@ PUBLIC = {
     "amends.choreography": set(),
     "amends.coordinator": {
         "Compensate", "Coordinator", "CoordinatorConfig", "Decision", "Definition", "Failure", "Handle", "NoAnswer",
-        "NotCompleted", "Outcome", "Policy", "Publish", "Refused", "Retry", "Saga", "SagaClient",
+        "NotCompleted", "Outcome", "Policy", "Publish", "Refused", "Retention", "Retry", "Saga", "SagaClient",
         "SagaDefinitionError", "SagaQuery", "SagaStore", "SagaSummary", "Skip", "Sleep", "StillGoing", "StoreCorrupt",
         "StoreUnavailable", "SyncSagaClient", "UnknownSagaId", "WaitFor", "definition_of", "step",
     },

@@ -10,6 +10,7 @@ import msgspec
 from tests.support.timeline import Timeline
 
 from amends.brokers import Broker, MemoryBroker, Outgoing
+from amends.brokers.retention import FOREVER
 from amends.contracts import (
     JSON,
     Codec,
@@ -105,7 +106,13 @@ class Desk:
         self.time, self.codec, self.inbox = time, codec, inbox
         self.medium = medium or MemoryBroker(clock=time)
         self.runner = ParticipantRunner(
-            participant, wrap(self.medium.join()), inbox, clock=time, sleep=sleep or time.nap, threads=threads
+            participant,
+            wrap(self.medium.join()),
+            inbox,
+            retention=FOREVER,
+            clock=time,
+            sleep=sleep or time.nap,
+            threads=threads,
         )
 
     async def open(self) -> Desk:

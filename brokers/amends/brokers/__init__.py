@@ -12,4 +12,5 @@ from amends.brokers.port import Delivery as Delivery
 from amends.brokers.port import Outgoing as Outgoing
 from amends.brokers.port import Returned as Returned
 from amends.brokers.port import ReturningBroker as ReturningBroker
+from amends.brokers.retention import Retention as Retention
 from amends.brokers.shards import ShardMap as ShardMap

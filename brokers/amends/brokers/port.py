@@ -6,7 +6,7 @@ An adapter passes the suite in `tests/contract/broker.py`. Addresses are made by
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -180,3 +180,11 @@ class ReturningBroker(Broker, Protocol):
         loses one. Raises `BrokerUnavailable`, and what `judge` raises; then nothing of that batch has happened.
         """
         ...
+
+
+@runtime_checkable
+class ForgettingBroker(Broker, Protocol):
+    """A broker that removes messages when they are so old, handled or not."""
+
+    @property
+    def messages_kept(self) -> timedelta: ...

@@ -10,17 +10,22 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
 
+from amends.brokers.retention import Kept, Retention, read_span
 from amends.contracts import UsageError
 
 PREFIX: Final = "AMENDS_"
 FILE: Final = "amends.toml"
 PROJECT_FILE: Final = "pyproject.toml"
+SPANS: Final = ("retention", "ledger_retention", "inbox_retention", "message_age")
+"""Settings that are lengths of time, or forever."""
+
 DATABASE: Final = Path(".amends", "amends.db")
 """Where the embedded broker and store live by default: below the settings file's folder, or the working directory."""
 
@@ -28,9 +33,13 @@ LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
+_KEPT: Final = Retention()
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """The settings, in the words that arguments, variables (`AMENDS_BROKER`, …) and files use.
 
+    `retention`, `ledger_retention`, `inbox_retention` and `message_age` are those of `Retention`.
     `broker`, `store` and `inbox` are URLs; without `inbox`, that of a participant goes with the broker. `log` is how
     the log is written, `log_level` how much of it. `timeout` is how many seconds to wait for a coordinator's answer,
     `workers` how many processes `amends run` is.
@@ -43,6 +52,19 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_level: LogLevel = "info"
     timeout: Annotated[float, Meta(gt=0)] = 30.0
     workers: Annotated[int, Meta(ge=1, le=1024)] = 1
+    retention: Kept = _KEPT.sagas
+    ledger_retention: Kept = _KEPT.ledger
+    inbox_retention: Kept = _KEPT.inbox
+    message_age: Kept = _KEPT.messages
+
+    @property
+    def kept(self) -> Retention:
+        """Raises `UsageError` for times that do not go together."""
+        if self.message_age is None:
+            raise UsageError("message_age=forever cannot be: ids and effects would be kept for ever too. Write 14d")
+        return Retention(
+            sagas=self.retention, ledger=self.ledger_retention, inbox=self.inbox_retention, messages=self.message_age
+        )
 
 
 class Found(Struct, frozen=True):
@@ -132,6 +154,8 @@ def _variables(environ: Mapping[str, str]) -> Iterator[_Given]:
 
 def _convert(key: str, value: Any, place: str) -> Any:
     """A value as its setting's type; text stands for numbers too, as variables have nothing else."""
+    if key in SPANS:
+        return value if isinstance(value, timedelta) else read_span(value, f"{place}: the {key}")
     try:
         return msgspec.convert(value, _TYPES[key], strict=False)
     except msgspec.ValidationError as error:

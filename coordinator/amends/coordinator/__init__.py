@@ -1,5 +1,6 @@
 """Sagas: declare them, run them, start them and look at them."""
 
+from amends.brokers import Retention as Retention
 from amends.contracts import Failure as Failure
 from amends.coordinator.client import Handle as Handle
 from amends.coordinator.client import NoAnswer as NoAnswer

@@ -9,15 +9,18 @@ from typing import Final, TypeAlias
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
-from amends.brokers import Broker, Consumer, ConsumerClosed, Delivery, ReturningBroker
+from amends.brokers import Broker, Consumer, ConsumerClosed, Delivery, Retention, ReturningBroker
 from amends.brokers.connect import connect_broker
 from amends.brokers.settings import find_settings
 from amends.contracts import TransientError
 from amends.coordinator.actors import Actors
 from amends.coordinator.core import Policy
 from amends.coordinator.declaration.saga import Saga
+from amends.coordinator.lifetimes import check_lifetimes
 from amends.coordinator.processor import Decided, Processor
+from amends.coordinator.purger import Purger
 from amends.coordinator.registry import Registry
 from amends.coordinator.relay import GRACE_S, Relay
 from amends.coordinator.router import SUBSCRIBER, Router
@@ -42,7 +45,7 @@ class CoordinatorConfig(Struct, frozen=True, kw_only=True):
     `batch`: how many messages are taken to one commit at most. `hot`: how many sagas are kept in memory.
     `outbox_grace_s`: how old an unsent message is before the relay sends it. `flush_s`: how long sent messages may stay
     in the outbox when no commit clears them. `handling_limit`: after how many handlings in which the process died a
-    message is a dead letter.
+    message is a dead letter. `retention`: how long ended sagas are kept; without it, what the settings say.
     """
 
     batch: int = 256
@@ -50,6 +53,7 @@ class CoordinatorConfig(Struct, frozen=True, kw_only=True):
     outbox_grace_s: float = GRACE_S
     flush_s: float = 1.0
     handling_limit: int = 5
+    retention: Retention | None = None
 
 
 class Coordinator:
@@ -79,17 +83,19 @@ class Coordinator:
         """Consume until the block is left; then finish what is in hand, and let go of the rest."""
         broker = self._broker
         store = self._store
+        config = self._config
         own_broker = own_store = None
-        if broker is None or store is None:
+        if broker is None or store is None or config.retention is None:
             settings = find_settings().settings
             broker = settings.broker if broker is None else broker
             store = settings.store if store is None else store
+            config = replace(config, retention=config.retention or settings.kept)
         try:
             if isinstance(broker, str):
                 broker = own_broker = await connect_broker(broker)
             if isinstance(store, str):
                 store = own_store = await connect_store(store)
-            engine = Engine(self.registry, broker, store, self._policy, self._config)
+            engine = Engine(self.registry, broker, store, self._policy, config)
             await engine.start()
             try:
                 yield engine
@@ -108,19 +114,22 @@ class Coordinator:
 
 
 class Engine:
-    """A coordinator at work on one broker and one store.
+    """A coordinator at work on one broker and one store. Raises `UsageError` for times that do not go together.
 
     `start`/`stop` run it in the background. A test with a virtual clock calls `open` and then the parts' own methods
-    (`processor.process`, `router.process`, `sweeper.sweep`, `relay.relay`) in its own time.
+    (`processor.process`, `router.process`, `sweeper.sweep`, `relay.relay`, `purger.purge`) in its own time.
     """
 
     def __init__(
         self, registry: Registry, broker: Broker, store: SagaStore, policy: Policy, config: CoordinatorConfig
     ) -> None:
+        retention = config.retention or Retention()
+        check_lifetimes(registry, policy, retention, broker)
         self.broker, self.store = broker, store
         self._registry, self._config = registry, config
         self.sweeper = Sweeper(store, broker)
         self.relay = Relay(store, broker, config.outbox_grace_s)
+        self.purger = Purger(store, retention)
         self.router = Router(store, broker)
         self.suspicion = Suspicion(store, config.handling_limit)
         self.processor = Processor(
@@ -167,6 +176,7 @@ class Engine:
         self.processor.own(shards)
         self.sweeper.own(slots)
         self.relay.own(slots)
+        self.purger.own(slots)
 
     async def unpark(self) -> int:
         """Send on the messages that waited for a saga version that is loaded here; give how many.
@@ -210,6 +220,7 @@ class Engine:
             self._consume(self.consumer, self._drive, Trouble("the coordinator")),
             self.sweeper.run(Trouble("the timer sweep").report),
             self.relay.run(Trouble("the outbox relay").report),
+            self.purger.run(Trouble("the purge of ended sagas").report),
             self._flush(),
         ]
         if self.events is not None:

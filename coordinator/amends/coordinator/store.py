@@ -15,6 +15,7 @@ from msgspec.structs import force_setattr
 
 from amends.brokers import Broker, Outgoing, ShardMap
 from amends.contracts import TerminalError, TransientError, UsageError
+from amends.contracts.names import SLOTS
 from amends.coordinator.core.journal import JournalRecord
 from amends.coordinator.core.snapshot import Phase, Snapshot
 from amends.coordinator.declaration.keys import key_text
@@ -124,6 +125,8 @@ class Parked(Struct, frozen=True, eq=False):
         if not self.key:
             force_setattr(self, "key", self.message.envelope.id)
 
+
+EVERYWHERE: Final = (range(SLOTS),)
 
 Order = Literal["newest", "oldest"]
 
@@ -270,16 +273,16 @@ class SagaStore(Protocol):
         """How many match; `limit` does not count."""
         ...
 
-    async def purge(self, ended_before: datetime, limit: int = 1000) -> int:
-        """Remove snapshot, journal and interests of up to `limit` sagas that ended before this, the earliest first.
+    async def purge(self, ended_before: datetime, limit: int = 1000, slots: Sequence[range] = EVERYWHERE) -> int:
+        """Remove snapshot, journal and indexes of up to `limit` sagas that ended before this, the earliest first.
 
         Returns how many; call again while it is `limit`. The ledger keeps their ids, and the outbox what was not sent
-        yet.
+        yet. What counts is `Snapshot.retained_from`: a child saga is not removed by its own end.
         """
         ...
 
-    async def purge_ledger(self, started_before: datetime, limit: int = 1000) -> int:
-        """Forget up to `limit` purged sagas that started before this: their ids may then be used again.
+    async def purge_ledger(self, ended_before: datetime, limit: int = 1000, slots: Sequence[range] = EVERYWHERE) -> int:
+        """Forget up to `limit` purged sagas that ended before this: their ids may then be used again.
 
         Returns how many; call again while it is `limit`. A saga that is not purged keeps its ledger entry.
         """

@@ -1,5 +1,6 @@
 """The library that a service embeds to take part in sagas: handlers, and an inbox so that effects happen once."""
 
+from amends.brokers import Retention as Retention
 from amends.participants.connect import connect_inbox as connect_inbox
 from amends.participants.context import Context as Context
 from amends.participants.context import Undoes as Undoes

@@ -10,7 +10,7 @@ from typing import Any, Protocol, overload
 
 from typing_extensions import TypeVar
 
-from amends.brokers import Broker
+from amends.brokers import Broker, Retention
 from amends.brokers.settings import find_settings
 from amends.contracts import Clock, Command, Compensation, Duration, Reply, UsageError, as_timedelta
 from amends.participants.context import Context
@@ -64,7 +64,8 @@ class Participant:
     `concurrency` is how many actions run at once, `undo_concurrency` how many compensations beside them, so that a mass
     rollback gets through. `retry` is the policy of handlers that have none: a tenacity `AsyncRetrying` (by default
     three attempts with exponential, jittered waits). `lease` is how long a claim outlives a process that died; `skew`
-    how far clocks may be apart. `inbox` is an `Inbox` or its URL; without one it goes with the broker.
+    how far clocks may be apart. `inbox` is an `Inbox` or its URL; without one it goes with the broker. `retention` says
+    how long the inbox remembers an effect; without it, what the settings say.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Participant:
         retry: RetryPolicy | None = None,
         lease: Duration = 30.0,
         skew: Duration = 5.0,
+        retention: Retention | None = None,
     ) -> None:
         if not isinstance(service, str) or not service:
             raise UsageError(f'Participant({service!r}): name the service, as in Participant("inventory")')
@@ -89,6 +91,7 @@ class Participant:
         self.retry = retry
         self.lease = as_timedelta(lease, "lease")
         self.skew = as_timedelta(skew, "skew")
+        self.retention = retention
         if not self.lease:
             raise UsageError(f"Participant({service!r}): lease= must be longer than nothing")
         self._handlers: dict[str, Handler] = {}
@@ -201,11 +204,13 @@ class Participant:
         does not fit the broker.
         """
         inbox = inbox or self.inbox
-        if broker is None or inbox is None:
+        retention = self.retention
+        if broker is None or inbox is None or retention is None:
             settings = find_settings().settings
             broker = broker or settings.broker
             inbox = inbox or settings.inbox
-        return run_participant(self, broker, inbox, grace, clock)
+            retention = retention or settings.kept
+        return run_participant(self, broker, inbox, retention, grace, clock)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:

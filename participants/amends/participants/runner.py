@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from amends.brokers import Broker, Delivery
+from amends.brokers import Broker, Delivery, Retention
 from amends.contracts import Clock, Duration, SystemClock, TransientError, UsageError, as_timedelta
 from amends.contracts.errors import stack_of
+from amends.participants.forgetting import Forgetter
 from amends.participants.inbox import Inbox
 from amends.participants.intake import Intake
 from amends.participants.processing import Processor
@@ -42,6 +43,7 @@ class ParticipantRunner:
         broker: Broker,
         inbox: Inbox,
         *,
+        retention: Retention | None = None,
         clock: Clock | None = None,
         sleep: Sleep = asyncio.sleep,
         threads: bool = True,
@@ -55,7 +57,10 @@ class ParticipantRunner:
                 'its broker, and would do again what is recorded here. Give it a shared inbox: inbox="sqlite:shop.db"'
             )
         self._broker, self._inbox, self._sleep = broker, inbox, sleep
-        self._processor = Processor(participant, broker, inbox, clock or SystemClock(), sleep, threads=threads)
+        clock = clock or SystemClock()
+        self._processor = Processor(participant, broker, inbox, clock, sleep, threads=threads)
+        retention = retention or participant.retention or Retention()
+        self._forgetter = Forgetter(self._service, inbox, retention, clock, sleep)
         at_once = all(handler.transactional for handler in participant.handlers.values())
         least = _TRANSACTIONAL_PREFETCH if at_once else _LEAST_PREFETCH
         self._prefetch = max(least, 4 * (participant.concurrency + participant.undo_concurrency))
@@ -92,6 +97,7 @@ class ParticipantRunner:
         if self._ended is not None:
             raise UsageError(f"the participant {self._service!r} is run twice. Make another ParticipantRunner")
         self._ended = asyncio.Event()
+        forgetting = asyncio.ensure_future(self._forgetter.run())
         try:
             while not self._stopping.is_set():
                 try:
@@ -108,6 +114,8 @@ class ParticipantRunner:
             raise
         finally:
             try:
+                forgetting.cancel()
+                await asyncio.wait({forgetting})
                 await self._wind_up()
             finally:
                 self._ended.set()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from amends.brokers import Broker, connect_broker
+from amends.brokers import Broker, Retention, connect_broker
 from amends.contracts import Clock, Duration
 from amends.participants.connect import connect_inbox, inbox_beside
 from amends.participants.inbox import Inbox
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def run_participant(
-    participant: Participant, broker: Broker | str, inbox: Inbox | str | None, grace: Duration, clock: Clock | None
+    participant: Participant,
+    broker: Broker | str,
+    inbox: Inbox | str | None,
+    retention: Retention,
+    grace: Duration,
+    clock: Clock | None,
 ) -> AsyncIterator[None]:
     """See `Participant.running`."""
     async with AsyncExitStack() as opened:
@@ -32,7 +37,7 @@ async def run_participant(
         elif isinstance(inbox, str):
             inbox = await connect_inbox(inbox, clock=clock)
             opened.push_async_callback(inbox.close)
-        runner = ParticipantRunner(participant, broker, inbox, clock=clock)
+        runner = ParticipantRunner(participant, broker, inbox, retention=retention, clock=clock)
         running = asyncio.ensure_future(runner.run())
         try:
             trying = asyncio.ensure_future(runner.tried())

@@ -15,6 +15,7 @@ def test_public_names() -> None:
         "EmbeddedBroker",
         "MemoryBroker",
         "Outgoing",
+        "Retention",
         "ShardMap",
         "connect_broker",
     }

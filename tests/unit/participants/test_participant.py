@@ -18,7 +18,16 @@ from amends.participants.rows import Settle
 
 EXPORTS = {
     *("BrokenPromise", "Context", "Inbox", "MemoryInbox", "Participant", "ParticipantDefinitionError"),
-    *("ParticipantRunner", "Reject", "Session", "SqliteInbox", "TransactionalInbox", "Undoes", "connect_inbox"),
+    *(
+        "ParticipantRunner",
+        "Reject",
+        "Retention",
+        "Session",
+        "SqliteInbox",
+        "TransactionalInbox",
+        "Undoes",
+        "connect_inbox",
+    ),
 }
 
 LAMP = Reserve(sku="lamp")

@@ -16,6 +16,7 @@ from tests.support.faulty_inbox import FaultyInbox, FaultyTransactionalInbox, Tr
 from tests.support.timeline import Timeline
 
 from amends.brokers import BrokerUnavailable, Delivery
+from amends.brokers.retention import FOREVER
 from amends.brokers.sqlite_file import FileUnavailable
 from amends.contracts import MSGPACK, Command, Envelope, Failure, Kind, Rejection, ReplyOutcome, UsageError
 from amends.participants import Context, MemoryInbox, Participant, ParticipantRunner, Reject, SqliteInbox
@@ -624,7 +625,13 @@ async def test_outage_is_told_once_and_work_goes_on_by_itself(
     inbox = FaultyInbox(MemoryInbox(time), trap)
     desk = await open_desk(inventory, inbox=inbox)
     runner = ParticipantRunner(
-        inventory, UnreachableBroker(desk.medium.join(), trap), inbox, clock=time, sleep=time.nap, threads=False
+        inventory,
+        UnreachableBroker(desk.medium.join(), trap),
+        inbox,
+        retention=FOREVER,
+        clock=time,
+        sleep=time.nap,
+        threads=False,
     )
     await desk.intake.close()
     await desk.put(*some(desk, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Final
 
 from aiokafka import TopicPartition
@@ -71,6 +72,11 @@ class KafkaBroker:
             raise
         broker._watch = asyncio.create_task(broker._look())
         return broker
+
+    @property
+    def messages_kept(self) -> timedelta:
+        """How long its topics keep messages."""
+        return timedelta(seconds=self.options.retention_s)
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         self._check_open()

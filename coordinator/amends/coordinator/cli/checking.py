@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from amends.brokers.settings import without_password
+from amends.brokers.retention import span_text
+from amends.brokers.settings import SPANS, without_password
 from amends.coordinator.cli.errors import Exit
 from amends.coordinator.cli.options import ASKING, LOCAL, Call, Inbox, Log, LogLevel, Workers, command
 from amends.coordinator.cli.output import Output
@@ -79,6 +80,8 @@ def config(call: Call) -> None:
     rows = []
     for key, source in call.found.sources.items():
         value = getattr(call.settings, key)
+        if key in SPANS:
+            value = span_text(value)
         rows.append((key, without_password(value) if isinstance(value, str) else value, source))
     document = {"settings": {key: {"value": value, "source": source} for key, value, source in rows}}
     call.out.result(document, lambda out: out.table(("setting", "value", "from"), rows))

@@ -190,6 +190,11 @@ class Snapshot(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
         return any(run.status in (RunStatus.STUCK, RunStatus.UNDO_STUCK) for run in self.runs.values())
 
     @property
+    def retained_from(self) -> datetime | None:
+        """When its retention begins: at its end. That of a child begins with the end of its root, so not by itself."""
+        return self.ended_at if self.parent is None else None
+
+    @property
     def wake_at(self) -> datetime | None:
         """When the earliest timer is due; None while there is none, or while paused."""
         if self.paused_at is not None or self.phase.ended:

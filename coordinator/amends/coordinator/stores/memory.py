@@ -16,6 +16,7 @@ from amends.contracts import Clock, SystemClock, slot_of
 from amends.coordinator.core.journal import JournalRecord, decode_record, encode_record
 from amends.coordinator.core.snapshot import decode_snapshot, encode_snapshot
 from amends.coordinator.store import (
+    EVERYWHERE,
     HANDLINGS_KEPT,
     Commit,
     CommitResult,
@@ -39,7 +40,7 @@ _MESSAGES: Final = msgspec.msgpack.Decoder(tuple[Outgoing, ...])
 
 
 class _Saga(Struct, eq=False):
-    """One id. After its purge `head`, `body` and `summary` are None and only the ledger entry is left."""
+    """One id. After its purge `head`, `body` and `summary` are None: the ledger entry and the end are left."""
 
     slot: int
     start: LedgerEntry
@@ -134,7 +135,7 @@ class MemoryStore:
         self._index(snapshot.id, saga.summary, summary)
         saga.summary = summary
         saga.journal.append(record)
-        saga.ended_at = snapshot.ended_at
+        saga.ended_at = snapshot.retained_from
         saga.wake_at = snapshot.wake_at
         saga.lease_until = None
         if commit.interests is not None:
@@ -268,27 +269,33 @@ class MemoryStore:
         for key in after.keys.items() if after else ():
             self._keys.setdefault(key, {})[saga_id] = None
 
-    async def purge(self, ended_before: datetime, limit: int = 1000) -> int:
+    async def purge(self, ended_before: datetime, limit: int = 1000, slots: Sequence[range] = EVERYWHERE) -> int:
         with self._operation("purge"):
-            ended = [(s.ended_at, id) for id, s in self._sagas.items() if s.ended_at and s.ended_at < ended_before]
-            ended.sort(key=lambda found: found[0])
-            for _, saga_id in ended[:limit]:
+            ended = self._ended(ended_before, limit, slots, purged=False)
+            for saga_id in ended:
                 saga = self._sagas[saga_id]
                 self._index(saga_id, saga.summary, None)
-                self._sagas[saga_id] = _Saga(saga.slot, saga.start)
-            return len(ended[:limit])
+                self._sagas[saga_id] = _Saga(saga.slot, saga.start, ended_at=saga.ended_at)
+            return len(ended)
 
-    async def purge_ledger(self, started_before: datetime, limit: int = 1000) -> int:
+    async def purge_ledger(self, ended_before: datetime, limit: int = 1000, slots: Sequence[range] = EVERYWHERE) -> int:
         with self._operation("purge_ledger"):
-            old = [
-                (saga.start.started_at, saga_id)
-                for saga_id, saga in self._sagas.items()
-                if saga.head is None and saga.start.started_at < started_before
-            ]
-            old.sort(key=lambda found: found[0])
-            for _, saga_id in old[:limit]:
+            ended = self._ended(ended_before, limit, slots, purged=True)
+            for saga_id in ended:
                 del self._sagas[saga_id]
-            return len(old[:limit])
+            return len(ended)
+
+    def _ended(self, before: datetime, limit: int, slots: Sequence[range], *, purged: bool) -> list[str]:
+        ended = [
+            (saga.ended_at, saga_id)
+            for saga_id, saga in self._sagas.items()
+            if saga.ended_at is not None
+            and saga.ended_at < before
+            and (saga.head is None) is purged
+            and any(saga.slot in span for span in slots)
+        ]
+        ended.sort(key=lambda found: found[0])
+        return [saga_id for _, saga_id in ended[:limit]]
 
     async def close(self) -> None:
         """Keeps what is stored: the next who asks for a store of this name finds it."""

@@ -18,6 +18,7 @@ from amends.contracts import Clock, InternalError, SystemClock
 from amends.coordinator.core.journal import JournalRecord, decode_record
 from amends.coordinator.core.snapshot import decode_snapshot
 from amends.coordinator.store import (
+    EVERYWHERE,
     HANDLINGS_KEPT,
     Commit,
     CommitResult,
@@ -97,17 +98,20 @@ _COUNT_PARKED: Final = """
 _JOURNAL: Final = """
     SELECT j.body FROM saga_journal j JOIN saga_instances i USING (instance) WHERE i.id = ? ORDER BY j.version"""
 
-_ENDED: Final = "SELECT instance FROM saga_instances WHERE ended_at < ? ORDER BY ended_at LIMIT ?"
+_ENDED: Final = """
+    SELECT instance FROM saga_instances
+    WHERE purged = 0 AND ended_at < ? AND slot IN (SELECT value FROM json_each(?)) ORDER BY ended_at LIMIT ?"""
 _PURGE: Final = (
     "DELETE FROM saga_journal WHERE instance IN (SELECT value FROM json_each(?))",
     "DELETE FROM saga_interests WHERE instance IN (SELECT value FROM json_each(?))",
     "DELETE FROM saga_keys WHERE instance IN (SELECT value FROM json_each(?))",
-    """UPDATE saga_instances SET purged = 1, version = NULL, commit_id = NULL, ended_at = NULL, keys = NULL, body = NULL
+    """UPDATE saga_instances SET purged = 1, version = NULL, commit_id = NULL, keys = NULL, body = NULL
        WHERE instance IN (SELECT value FROM json_each(?))""",
 )
 _PURGE_LEDGER: Final = """
     DELETE FROM saga_instances WHERE instance IN (
-        SELECT instance FROM saga_instances WHERE purged = 1 AND started_at < ? ORDER BY started_at LIMIT ?)"""
+        SELECT instance FROM saga_instances
+        WHERE purged = 1 AND ended_at < ? AND slot IN (SELECT value FROM json_each(?)) ORDER BY ended_at LIMIT ?)"""
 
 
 class SqliteStore:
@@ -311,17 +315,22 @@ class SqliteStore:
     async def count(self, query: SagaQuery) -> int:
         return self._read(lambda connection: sqlite_listing.count(connection, query))
 
-    async def purge(self, ended_before: datetime, limit: int = 1000) -> int:
+    async def purge(self, ended_before: datetime, limit: int = 1000, slots: Sequence[range] = EVERYWHERE) -> int:
+        asked = (micros(ended_before), _slots(slots), limit)
+        if not self._read(lambda connection: connection.execute(_ENDED, asked).fetchone()):
+            return 0
+
         def job(connection: sqlite3.Connection) -> int:
-            ended = [row[0] for row in connection.execute(_ENDED, (micros(ended_before), limit))]
+            ended = [row[0] for row in connection.execute(_ENDED, asked)]
             for statement in _PURGE:
                 connection.execute(statement, (_json(ended),))
             return len(ended)
 
         return await self._write(job)
 
-    async def purge_ledger(self, started_before: datetime, limit: int = 1000) -> int:
-        return await self._write(lambda db: db.execute(_PURGE_LEDGER, (micros(started_before), limit)).rowcount)
+    async def purge_ledger(self, ended_before: datetime, limit: int = 1000, slots: Sequence[range] = EVERYWHERE) -> int:
+        asked = (micros(ended_before), _slots(slots), limit)
+        return await self._write(lambda connection: connection.execute(_PURGE_LEDGER, asked).rowcount)
 
     async def close(self) -> None:
         if not self._closed:

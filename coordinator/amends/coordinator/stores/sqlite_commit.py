@@ -126,7 +126,7 @@ def encode_commit(commit: Commit, *, with_outbox: bool = True) -> EncodedCommit:
             snapshot.version,
             snapshot.commit_id,
             micros(commit.record.at),
-            micros(snapshot.ended_at),
+            micros(snapshot.retained_from),
             micros(snapshot.wake_at),
             encode_snapshot(snapshot),
         ),

@@ -34,9 +34,10 @@ SCHEMA: Final = (
         body BLOB
     )""",
     "CREATE INDEX IF NOT EXISTS saga_listed ON saga_instances (saga, facets, purged, started_at) WHERE purged = 0",
-    "CREATE INDEX IF NOT EXISTS saga_ledger ON saga_instances (started_at) WHERE purged = 1",
+    "CREATE INDEX IF NOT EXISTS saga_ledger ON saga_instances (ended_at, slot) WHERE purged = 1",
     "CREATE INDEX IF NOT EXISTS saga_timers ON saga_instances (wake_at, slot, lease_until) WHERE wake_at IS NOT NULL",
-    "CREATE INDEX IF NOT EXISTS saga_ended ON saga_instances (ended_at) WHERE ended_at IS NOT NULL",
+    """CREATE INDEX IF NOT EXISTS saga_ended ON saga_instances (ended_at, slot)
+       WHERE ended_at IS NOT NULL AND purged = 0""",
     """CREATE TABLE IF NOT EXISTS saga_keys (
         name TEXT NOT NULL,
         value TEXT NOT NULL,

@@ -22,6 +22,7 @@ from typing_extensions import TypeVar
 
 from amends.brokers import ShardMap
 from amends.brokers.memory import MemoryBroker
+from amends.brokers.retention import FOREVER
 from amends.contracts import Duration, UsageError, as_timedelta
 from amends.contracts.names import SLOTS
 from amends.coordinator.client import Handle, SagaClient
@@ -91,7 +92,9 @@ class World:
 
     async def _go(self) -> None:
         self._broker = self.medium.join()
-        self.engine = Engine(Registry(self._sagas), self._broker, self.store, self._policy, CoordinatorConfig())
+        # years pass in here, and what ended long ago is still looked at
+        config = CoordinatorConfig(retention=FOREVER)
+        self.engine = Engine(Registry(self._sagas), self._broker, self.store, self._policy, config)
         await self.engine.start()
         self._running: list[asyncio.Task[None]] = []
         self._inboxes: list[Inbox] = []
@@ -219,7 +222,9 @@ class World:
 
 
 def _patient(participant: Participant) -> Participant:
-    """The participant with claims that never run out: nobody else is in this world to take them over."""
+    """The participant with claims that never run out, since nobody else is in this world to take them over, and with a
+    memory that lasts."""
     patient = copy.copy(participant)
     patient.lease = _FOREVER
+    patient.retention = FOREVER
     return patient

@@ -142,13 +142,13 @@ class Stores(RuleBasedStateMachine):
         keys = [outbox_key(one.snapshot) for one in cleared]
         self.both(lambda store: store.commit(one_each, keys), list)
 
-    @rule(ended_before=seconds, limit=limits)
-    def purge(self, ended_before: int, limit: int) -> None:
-        self.both(lambda store: store.purge(self.clock.now() - timedelta(seconds=ended_before), limit))
+    @rule(ended_before=seconds, limit=limits, slots=slots)
+    def purge(self, ended_before: int, limit: int, slots: Any) -> None:
+        self.both(lambda store: store.purge(self.clock.now() - timedelta(seconds=ended_before), limit, slots))
 
-    @rule(started_before=seconds, limit=limits)
-    def purge_ledger(self, started_before: int, limit: int) -> None:
-        self.both(lambda store: store.purge_ledger(self.clock.now() - timedelta(seconds=started_before), limit))
+    @rule(ended_before=seconds, limit=limits, slots=slots)
+    def purge_ledger(self, ended_before: int, limit: int, slots: Any) -> None:
+        self.both(lambda store: store.purge_ledger(self.clock.now() - timedelta(seconds=ended_before), limit, slots))
 
     # time
 

@@ -13,7 +13,7 @@ keys with the same `{…}` on one server, so that one script may change them as 
 | `kinds` | hash | how many sagas there are of each `NAME:FACETS` |
 | `keys` | sorted set | `NAME:"VALUE":START:ID` of every business key of every saga |
 | `ids` | sorted set | all ids, in their order, for finding them by their beginning |
-| `ended`, `ledger` | sorted sets | ids of ended sagas by end; of purged ones by start |
+| `ended`, `ledger` | sorted sets | ids of ended sagas, and of purged ones, by their end |
 
 Lists read these indexes of all slots and merge them: they change in the same step as the saga, so there is nothing
 that could lag behind or need repair, and a commit touches one server. One saga is one list because small lists are what

@@ -16,6 +16,7 @@ from amends.contracts import Clock
 from amends.coordinator.core.journal import JournalRecord, decode_record, encode_record
 from amends.coordinator.core.snapshot import decode_snapshot, encode_snapshot
 from amends.coordinator.store import (
+    EVERYWHERE,
     HANDLINGS_KEPT,
     Commit,
     CommitResult,
@@ -197,7 +198,7 @@ class RedisStore:
             facets_text(facets),
             keys,
             "" if wake_at is None else wake_at,
-            "" if snapshot.ended_at is None else micros(snapshot.ended_at),
+            "" if snapshot.retained_from is None else micros(snapshot.retained_from),
             start_text(snapshot.saga, start),
             self._interests.word(watch),
             encode_record(commit.record),
@@ -346,12 +347,12 @@ class RedisStore:
 
     # forgetting
 
-    async def purge(self, ended_before: datetime, limit: int = 1000) -> int:
+    async def purge(self, ended_before: datetime, limit: int = 1000, slots: Sequence[range] = EVERYWHERE) -> int:
         before = micros(ended_before)
         obsolete: list[Call] = []
         purged = 0
         with _as_store_errors():
-            found = await self._first_before(lambda place: place.ended, before, limit)
+            found = await self._first_before(lambda place: place.ended, before, limit, slots)
             groups = list(self._link.together(found, lambda member: member.place.prefix, _MOST))
             calls: list[Call] = []
             for group in groups:
@@ -368,9 +369,9 @@ class RedisStore:
         await self._tidy(obsolete)
         return purged
 
-    async def purge_ledger(self, started_before: datetime, limit: int = 1000) -> int:
+    async def purge_ledger(self, ended_before: datetime, limit: int = 1000, slots: Sequence[range] = EVERYWHERE) -> int:
         with _as_store_errors():
-            found = await self._first_before(lambda place: place.ledger, micros(started_before), limit)
+            found = await self._first_before(lambda place: place.ledger, micros(ended_before), limit, slots)
             calls = [
                 scripts.FORGET.call(
                     [key for one in group for key in (one.place.ledger, one.place.saga(one.name))],
@@ -380,10 +381,12 @@ class RedisStore:
             ]
             return sum(await self._link.run(calls))
 
-    async def _first_before(self, name: Callable[[Place], str], before: int, limit: int) -> list[Member]:
+    async def _first_before(
+        self, name: Callable[[Place], str], before: int, limit: int, slots: Sequence[range]
+    ) -> list[Member]:
         bounds = Bounds(stop=f"({before}")
         # these sets know no leases
-        return await first_of(self._link, self._keys.places, lambda at: (name(at), name(at)), bounds, limit)
+        return await first_of(self._link, self._places(slots), lambda at: (name(at), name(at)), bounds, limit)
 
     async def close(self) -> None:
         if not self._closed:

@@ -21,7 +21,7 @@ for n = 1, #KEYS / 7 do
     redis.call('ZREM', ids, id)
     redis.call('ZREM', index, kind .. ':' .. started .. ':' .. id)
     if redis.call('HINCRBY', kinds, kind, -1) == 0 then redis.call('HDEL', kinds, kind) end
-    redis.call('ZADD', ledger, tonumber(started, 16), id)
+    redis.call('ZADD', ledger, ended, id)
     answer[n] = interests
   end
 end
