@@ -383,6 +383,17 @@ class SagaStoreContract(ABC):
         start = (await store.load(["order-1"]))[0].start
         assert start == LedgerEntry(again.incarnation, "other", T0)
 
+    async def test_a_start_that_the_ledger_forgot_and_that_comes_again_replaces_what_it_left_to_send(
+        self, store: SagaStore
+    ) -> None:
+        start = commit(snapshot(phase=Phase.COMPLETED), outbox=(message("m"),))
+        await store.commit([start])
+        await store.purge(T0 + timedelta(seconds=1))
+        await store.purge_ledger(T0 + timedelta(seconds=1))
+        assert await results(store, start) == [COMMITTED]
+        await self.pass_time(2 * self.unit)
+        assert len(await store.overdue_outbox(ALL, self.unit, 10, self.unit)) == 1
+
     # timers
 
     async def test_due_gives_the_sagas_whose_time_has_come_earliest_first(self, store: SagaStore) -> None:

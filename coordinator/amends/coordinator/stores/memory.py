@@ -142,6 +142,7 @@ class MemoryStore:
             saga.interests = frozenset(commit.interests)
         if commit.outbox:
             key = OutboxKey(snapshot.id, snapshot.incarnation, snapshot.version)
+            self._outbox.pop(key, None)
             self._outbox[key] = _Sending(saga.slot, self._clock.now(), messages)
         return CommitResult.COMMITTED
 

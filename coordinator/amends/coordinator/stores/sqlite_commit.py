@@ -65,7 +65,8 @@ _UPDATE_WITH_FACETS: Final = Rows(
 )
 
 _JOURNAL: Final = Rows("INSERT INTO saga_journal (instance, version, body)", 3)
-_OUTBOX: Final = Rows("INSERT INTO saga_outbox (id, incarnation, version, slot, created_at, body)", 6)
+# REPLACE: an entry may be left of an earlier life of the id, which the ledger has forgotten since
+_OUTBOX: Final = Rows("INSERT OR REPLACE INTO saga_outbox (id, incarnation, version, slot, created_at, body)", 6)
 # CROSS JOIN: the keys lead, whatever the planner thinks of the size of the outbox
 _CLEAR: Final = Rows(
     "WITH key (id, incarnation, version) AS (",
