@@ -250,6 +250,61 @@ async def test_settings_that_lose_sagas_are_warned_of_with_what_to_set(
 # replicas
 
 
+AOF = {"appendonly": "yes", "appendfsync": "always"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "waits"), [("redis", "wait"), ("valkey", "waitaof")])
+async def test_replicated_durability_waits_for_the_disks_where_the_server_can(
+    private_redis: Make, open: Open, kind: str, waits: str
+) -> None:
+    primary, replica = replicated(private_redis, AOF, AOF, kind)
+    if ask(primary, "COMMAND", "INFO", "waitaof")[0]:
+        waits = "waitaof"  # Redis 7.2 or later
+    store = await open(f"{primary.url}?durability=replicated&replicas=1&wait=4")
+    hasty = await open(f"{primary.url}?durability=replicated&replicas=1&wait=0.2")
+    first = snapshot()
+    assert await surely(store, commit(first)) == [COMMITTED]
+    assert f"cmdstat_{waits}:" in ask(primary, "INFO", "commandstats")
+    replica.pause()
+    second = commit(following(first), first)
+    with pytest.raises(StoreUnavailable, match=r"only 0 of 1 replicas have confirmed a write .*within 0\.2 s"):
+        await hasty.commit([second])
+    replica.resume()
+    assert await surely(store, second) == [COMMITTED]
+    primary.kill()
+    # what was reported is on the replica's disk too
+    replica.kill()
+    replica.start()
+    ask(replica, "REPLICAOF", "NO", "ONE")
+    survivor = await open(replica.url)
+    assert [stored.snapshot for stored in await survivor.load([first.id])] == [second.snapshot]
+
+
+@pytest.mark.slow
+async def test_a_replica_that_keeps_nothing_on_disk_does_not_count_where_disks_are_waited_for(
+    private_redis: Make, open: Open
+) -> None:
+    primary, _ = replicated(private_redis, AOF, {}, "valkey")
+    store = await open(f"{primary.url}?durability=replicated&replicas=1&wait=0.2")
+    with pytest.raises(
+        StoreUnavailable, match=r"only 0 of 1 replicas have confirmed a write on their disks.*appendonly"
+    ):
+        await store.commit([commit(snapshot())])
+
+
+@pytest.mark.slow
+async def test_a_primary_that_does_not_get_its_file_to_the_disk_is_told_as_that(
+    private_redis: Make, open: Open
+) -> None:
+    primary, _ = replicated(private_redis, {"appendonly": "yes", "appendfsync": "no"}, AOF, "valkey")
+    store = await open(f"{primary.url}?durability=replicated&replicas=1&wait=0.2")
+    with pytest.raises(
+        StoreUnavailable, match=r"not put a write on its own disk within 0\.2 s\. Set appendfsync always"
+    ):
+        await store.commit([commit(snapshot())])
+
+
 @pytest.mark.slow
 async def test_with_replicated_durability_a_commit_that_too_few_replicas_confirmed_is_not_reported(
     private_redis: Make, open: Open
@@ -271,10 +326,15 @@ async def test_with_replicated_durability_a_commit_that_too_few_replicas_confirm
     assert len(await patient.journal(first.id)) == 2
 
 
-def replicated(private_redis: Make) -> tuple[PrivateRedis, PrivateRedis]:
+def replicated(
+    private_redis: Make,
+    of_primary: dict[str, str] | None = None,
+    of_replica: dict[str, str] | None = None,
+    kind: str | None = None,
+) -> tuple[PrivateRedis, PrivateRedis]:
     """A primary and a replica that is in step with it."""
-    primary = private_redis({"repl-diskless-sync-delay": "0"})
-    replica = private_redis({"replicaof": f"127.0.0.1 {primary.port}"})
+    primary = private_redis({"repl-diskless-sync-delay": "0", **(of_primary or {})}, kind=kind)
+    replica = private_redis({"replicaof": f"127.0.0.1 {primary.port}", **(of_replica or {})}, kind=kind)
     until(lambda: "state=online" in ask(primary, "INFO", "replication"))
     return primary, replica
 

@@ -243,17 +243,17 @@ class PrivateRabbitmq(Server):
 class PrivateRedis(Server):
     """A Redis without persistence; options of redis.conf as `config` change that.
 
-    `PrivateRedis({"appendonly": "yes", "appendfsync": "always"})`
+    `PrivateRedis({"appendonly": "yes", "appendfsync": "always"})`. `kind` is `redis` or `valkey`; without it, what
+    `AMENDS_TEST_REDIS` says, or what is there.
     """
 
     name = "redis"
 
-    def __init__(self, config: Mapping[str, str] | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self, config: Mapping[str, str] | None = None, folder: Path | None = None, *, kind: str | None = None
+    ) -> None:
         super().__init__(folder)
-        program = shutil.which("redis-server") or shutil.which("valkey-server")
-        if program is None:
-            raise ServiceMissing("there is no redis-server on this machine: run tests/services --install redis")
-        self._program = program
+        self._program = redis_program(kind or os.environ.get("AMENDS_TEST_REDIS", ""))
         self._config = dict(config or {})
 
     @property
@@ -355,6 +355,24 @@ def kafka_libs(version: str = KAFKA_VERSION) -> Path:
     """Where the jars of a Kafka version lie."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "amends" / f"kafka-{version}"
+
+
+def redis_program(kind: str = "") -> str:
+    """A server program: of Redis, of Valkey, or whichever is there. Raises `ServiceMissing`."""
+    valkey = shutil.which("valkey-server") or shutil.which(valkey_folder() / "usr/bin/valkey-server")
+    program = {"redis": shutil.which("redis-server"), "valkey": valkey}.get(
+        kind, shutil.which("redis-server") or valkey
+    )
+    if program is None:
+        name = kind or "redis"
+        raise ServiceMissing(f"there is no {name}-server on this machine: run tests/services --install {name}")
+    return program
+
+
+def valkey_folder() -> Path:
+    """Where Valkey's packages are unpacked."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "amends" / "valkey"
 
 
 def free_port() -> int:

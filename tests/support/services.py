@@ -4,6 +4,7 @@ A server comes from `AMENDS_TEST_RABBITMQ_URL` (`…_REDIS_URL`, `…_KAFKA_URL`
 and `testcontainers` is installed; else from the programs on this machine (`tests/services --install` gets them). It is
 started when the first test asks for it, shared by all workers of the run, and stopped with it. Tests share it: use
 names of your own. Where it cannot be had its tests are skipped, or fail with `AMENDS_REQUIRE_SERVICES=1`.
+`AMENDS_TEST_REDIS=valkey` takes Valkey for Redis (`tests/services --install valkey`).
 
 For a server that a test may kill, pause and restart there are `PrivateRabbitmq`, `PrivateRedis` and `PrivateKafka`
 (context managers), and fixtures that make them: `private_rabbitmq`, `private_redis`, `private_kafka`.

@@ -176,12 +176,8 @@ class RedisLink:
                 raise RedisUnavailable(f"Redis at {node.where} is moving its data around. Work goes on by itself")
             if isinstance(answer, Exception):
                 raise translate(answer, node.where)
-        reached = waited[1] if isinstance(waited, list) else waited
-        if reached < replicas:
-            raise RedisUnavailable(
-                f"Redis at {node.where}: only {reached} of {replicas} replicas have confirmed a write within "
-                f"{wait_ms / 1000:g} s. Bring its replicas back, or ask for fewer (replicas=). Work goes on by itself"
-            )
+        if (problem := _shortage(waited, replicas, wait_ms / 1000)) is not None:
+            raise RedisUnavailable(f"Redis at {node.where}: {problem}. Work goes on by itself")
         return [told[n] for n in counted]
 
     async def close(self) -> None:
@@ -189,3 +185,23 @@ class RedisLink:
         if self._under_way:
             await asyncio.wait(self._under_way)
         await self._nodes.close()
+
+
+def _shortage(waited: Any, replicas: int, wait_s: float) -> str | None:
+    """What is missing by the answer of WAIT (how many replicas) or WAITAOF (whether its own disk, and how many)."""
+    if not isinstance(waited, list):
+        if waited >= replicas:
+            return None
+        return (
+            f"only {waited} of {replicas} replicas have confirmed a write within {wait_s:g} s. Bring its replicas "
+            "back, or ask for fewer (replicas=)"
+        )
+    local, reached = waited
+    if not local:
+        return f"it has not put a write on its own disk within {wait_s:g} s. Set appendfsync always, or raise wait="
+    if reached >= replicas:
+        return None
+    return (
+        f"only {reached} of {replicas} replicas have confirmed a write on their disks within {wait_s:g} s. Bring its "
+        "replicas back, see that they have appendonly yes and appendfsync always, or ask for fewer (replicas=)"
+    )
