@@ -101,11 +101,15 @@ class KafkaBroker:
         await self._publisher.publish(records)
 
     def _topic(self, queue: str) -> str:
-        if queue.startswith(_SERVICE):
-            return self._topics.of_service(queue[len(_SERVICE) :])
-        if queue.startswith(EVENT):
-            return self._topics.of_event(queue[len(EVENT) :])
-        return self._topics.clients if queue.startswith(CLIENT) else self._topics.shards
+        if queue.startswith(_SHARD):
+            return self._topics.shards
+        if queue.startswith(CLIENT):
+            return self._topics.clients
+        return (
+            self._topics.of_service(queue[len(_SERVICE) :])
+            if queue.startswith(_SERVICE)
+            else self._topics.of_event(queue[len(EVENT) :])
+        )
 
     async def consume_service(self, service: str, *, prefetch: int = 256) -> KafkaConsumer:
         self._check_open()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from amends.brokers.port import DeadLetter
-from amends.contracts import Envelope, TerminalError
+from amends.contracts import Envelope, Kind, ReplyOutcome, TerminalError
+from amends.contracts.envelope import ATTRIBUTES
 
 _PREFIX: Final = "ce_"
 _CONTENT_TYPE: Final = "content-type"
@@ -36,8 +37,8 @@ class Outbound(Struct, frozen=True, array_like=True, gc=False):
     @property
     def size(self) -> int:
         """About how many bytes it takes in a batch: not less than it does, with names of headers as ours are."""
-        values = b"".join([value for _, value in self.headers])
-        return 64 + len(self.key) + len(self.value) + len(values) + 32 * len(self.headers)
+        values = sum([len(value) for _, value in self.headers])
+        return 64 + len(self.key) + len(self.value) + values + 32 * len(self.headers)
 
 
 def key_of(envelope: Envelope) -> str:
@@ -47,38 +48,84 @@ def key_of(envelope: Envelope) -> str:
 
 def headers_of(envelope: Envelope) -> Headers:
     """The attributes of an envelope as headers; the data is the record's value."""
-    attributes = envelope.attributes()
-    content_type = attributes.pop("datacontenttype", None)
-    headers = [(_header(name), value.encode()) for name, value in attributes.items()]
-    if content_type is not None:
-        headers.append((_CONTENT_TYPE, content_type.encode()))
+    headers = [_SPECVERSION]
+    for value, (header, text) in zip(astuple(envelope), _WRITERS, strict=True):
+        if value is not None and value != "" and text is not None:
+            headers.append((header, text(value)))
     return headers
 
 
 def read(record: Any) -> tuple[Envelope | None, str]:
     """The envelope in a record, or None and why it cannot be read."""
     try:
-        attributes = {}
+        found: dict[str, Any] = {}
         for name, value in record.headers:
-            attribute = _attribute(name)
-            if attribute is not None:
-                attributes[attribute] = value.decode()
+            if (known := _READERS.get(name)) is not None:
+                field, parse = known
+                found[field] = parse(value)
+        if found.keys() >= _NEEDED:
+            return Envelope(data=record.value or b"", **found), ""
+    except (ValueError, TypeError, KeyError):
+        pass
+    return _read_with_care(record)
+
+
+def _read_with_care(record: Any) -> tuple[Envelope | None, str]:
+    """The slow way, which knows what may be left out and tells what is wrong."""
+    try:
+        attributes = {_ATTRIBUTE_OF[name]: value.decode() for name, value in record.headers if name in _ATTRIBUTE_OF}
         return Envelope.from_attributes(attributes, record.value or b""), ""
     except (TerminalError, UnicodeDecodeError, AttributeError) as error:
         # a header may be null
         return None, str(error)
 
 
-@lru_cache(256)
+def _text(value: Any) -> bytes:
+    return str(value).encode()
+
+
+def _time_text(time: datetime) -> bytes:
+    return f"{time.astimezone(UTC).isoformat()[:-6]}Z".encode()
+
+
+def _read_time(text: bytes) -> datetime:
+    time = datetime.fromisoformat(text.decode())
+    if time.tzinfo is None:
+        raise ValueError("a time without zone")
+    return time if time.tzinfo is UTC else time.astimezone(UTC)
+
+
 def _header(attribute: str) -> str:
-    return _PREFIX + attribute
+    return _CONTENT_TYPE if attribute == "datacontenttype" else _PREFIX + attribute
 
 
-@lru_cache(256)
-def _attribute(header: str) -> str | None:
-    if header.startswith(_PREFIX):
-        return header[len(_PREFIX) :]
-    return "datacontenttype" if header == _CONTENT_TYPE else None
+_TIMES: Final = ("time", "issued_at", "not_after")
+_NUMBERS: Final = ("revision", "attempt", "version", "sequence")
+_NEEDED: Final = {"id", "kind", "type", "source", "subject", "time"}
+_SPECVERSION: Final = (_header("specversion"), b"1.0")
+_ATTRIBUTE_OF: Final = {_header(attribute): attribute for attribute in ATTRIBUTES.values()}
+
+
+def _writer(field: str) -> tuple[str, Callable[[Any], bytes] | None]:
+    """The header of a field, and what makes its text; nothing for the data."""
+    if field not in ATTRIBUTES:
+        return "", None
+    return _header(ATTRIBUTES[field]), _time_text if field in _TIMES else _text if field in _NUMBERS else str.encode
+
+
+def _reader(field: str) -> Callable[[bytes], Any]:
+    """What reads the text of a field. Raises ValueError, TypeError or KeyError."""
+    if field in _TIMES:
+        return _read_time
+    if field in _NUMBERS:
+        return int
+    if field in ("kind", "outcome"):
+        return {word.encode(): word for word in (Kind if field == "kind" else ReplyOutcome)}.__getitem__
+    return bytes.decode
+
+
+_WRITERS: Final = [_writer(field) for field in Envelope.__struct_fields__]
+_READERS: Final = {_header(attribute): (field, _reader(field)) for field, attribute in ATTRIBUTES.items()}
 
 
 def buried(topic: str, record: Any, queue: str, reason: str, detail: str, deliveries: int) -> Outbound:
