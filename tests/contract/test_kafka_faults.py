@@ -94,10 +94,11 @@ async def eventually_published(broker: KafkaBroker, messages: list[Outgoing]) ->
 async def test_a_slow_message_does_not_let_the_committed_offset_pass_it(open: Open, options: KafkaOptions) -> None:
     broker = await open()
     consumer = await broker.consume_service("inventory")
-    await broker.publish(numbered(STOCK, range(10)))
+    for number in range(10):
+        await broker.publish(numbered(STOCK, [number]))
     slow, *quick = await receive(consumer, 10)
     await consumer.ack(quick)
-    where = ("service.inventory", "service.inventory", PARTITION)
+    where = ("service.inventory", "packs.inventory", PARTITION)
     assert await committed(options, *where) == 0
     await consumer.ack([slow])
     assert await committed(options, *where) == 10
@@ -118,6 +119,7 @@ async def test_what_was_acknowledged_behind_a_slow_message_stays_so_when_the_pro
     other = await (await open(url)).consume_service("inventory")
     again = await receive(other, 111)
     assert ids(again) == ["0", *map(str, range(50, 60)), *map(str, range(200, 300))]
+    assert {delivery.deliveries for delivery in again[:11]} == {2}
 
 
 async def test_a_long_pause_of_the_receiver_leaves_the_group_in_peace(open: Open) -> None:
@@ -312,7 +314,7 @@ async def test_a_producer_that_is_out_of_step_is_replaced_and_the_messages_are_s
     consumer = await broker.consume_service("inventory")
     await broker.publish(numbered(STOCK, range(3)))
     line: Any = broker._publisher._line
-    tp = TopicPartition(f"{broker.options.prefix}.service.inventory", PARTITION)
+    tp = TopicPartition(f"{broker.options.prefix}.packs.inventory", PARTITION)
     # as after a batch that the producer counted and Kafka did not
     line.producer._txn_manager.increment_sequence_number(tp, 7)
     await broker.publish(numbered(STOCK, range(3, 6)))

@@ -12,20 +12,20 @@ from aiokafka import TopicPartition
 from amends.brokers.kafka.consumer import KafkaConsumer
 from amends.brokers.kafka.group import GroupReader
 from amends.brokers.kafka.options import KafkaOptions
+from amends.brokers.kafka.pack_readers import PackReaders
 from amends.brokers.kafka.publisher import Publisher
-from amends.brokers.kafka.reader import ClientReader, Reader, client_partition
+from amends.brokers.kafka.reader import ClientReader, Reader
+from amends.brokers.kafka.routes import Routes
 from amends.brokers.kafka.topics import Topics
-from amends.brokers.kafka.wire import Outbound, headers_of, key_of, unearthed
+from amends.brokers.kafka.wire import unearthed
 from amends.brokers.port import BrokerUnavailable, DeadLetter, Outgoing
-from amends.brokers.queues import CLIENT, EVENT, queue_of, subscriber_queue
+from amends.brokers.queues import subscriber_queue
 from amends.brokers.shards import ShardMap
-from amends.contracts import UsageError, slot_of
-from amends.contracts.names import SLOTS, service_address
+from amends.contracts import UsageError
+from amends.contracts.names import service_address
 
 _PRIVATE_PREFETCH: Final = 4096
 _PING_S: Final = 1.0
-_SERVICE: Final = "service:"
-_SHARD: Final = "shard:"
 
 
 class KafkaBroker:
@@ -51,9 +51,11 @@ class KafkaBroker:
         self.options = options
         self._topics = Topics(options, shard_map)
         self._publisher = Publisher(options)
+        self._pack_readers = PackReaders(self._topics)
+        self._routes = Routes(self._topics, shard_map, self._pack_readers)
         self._consumers: list[KafkaConsumer] = []
         self._away: BrokerUnavailable | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
         self._closed = False
 
     @classmethod
@@ -70,7 +72,7 @@ class KafkaBroker:
         except BaseException:
             await broker._topics.close()
             raise
-        broker._watch = asyncio.create_task(broker._look())
+        broker._watches = [asyncio.create_task(job) for job in (broker._look(), broker._pack_readers.watch())]
         return broker
 
     @property
@@ -80,43 +82,25 @@ class KafkaBroker:
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         self._check_open()
-        routes = [(queue_of(message.address, self.shard_map), message.envelope) for message in messages]
-        topics = [self._topic(queue) for queue, _ in routes]
+        routes = [self._routes.route(message.address) for message in messages]
         if not routes:
             return
         self._check_reachable()
-        await self._topics.ensure(topics)
-        records = []
-        for topic, (queue, envelope) in zip(topics, routes, strict=True):
-            key = key_of(envelope)
-            if queue.startswith(_SHARD):
-                partition = int(queue[len(_SHARD) :])
-            elif queue.startswith(CLIENT):
-                key = queue[len(CLIENT) :]
-                partition = client_partition(key, self._topics.partitions(topic) or 1)
-            else:
-                # not the client's own hash: this one is the same in every language and version
-                partition = slot_of(key) * (self._topics.partitions(topic) or 1) // SLOTS
-            records.append(Outbound(topic, partition, key.encode(), envelope.data, headers_of(envelope)))
-        await self._publisher.publish(records)
-
-    def _topic(self, queue: str) -> str:
-        if queue.startswith(_SHARD):
-            return self._topics.shards
-        if queue.startswith(CLIENT):
-            return self._topics.clients
-        return (
-            self._topics.of_service(queue[len(_SERVICE) :])
-            if queue.startswith(_SERVICE)
-            else self._topics.of_event(queue[len(EVENT) :])
-        )
+        for route in dict.fromkeys(routes):
+            await self._topics.ensure(route.topics)
+        await self._publisher.publish(self._routes.records(routes, [message.envelope for message in messages]))
 
     async def consume_service(self, service: str, *, prefetch: int = 256) -> KafkaConsumer:
         self._check_open()
         self._check_reachable()
-        topic = self._topics.of_service(service)
-        await self._topics.ensure([topic])
-        return await self._consume(GroupReader(self.options, self._topics, service_address(service), [topic]), prefetch)
+        topics = [self._topics.of_service(service), self._topics.of_packs(service)]
+        for topic in topics:
+            # one after the other: the second gets as many partitions as the first
+            await self._topics.ensure([topic])
+        reader = GroupReader(self.options, self._topics, service_address(service), topics)
+        consumer = await self._consume(reader, prefetch)
+        self._pack_readers.joined(service)
+        return consumer
 
     async def consume_shards(self, on_change: Callable[[frozenset[int]], None]) -> KafkaConsumer:
         self._check_open()
@@ -139,7 +123,7 @@ class KafkaBroker:
         await self._topics.ensure(topics)
         # types that this subscriber never had begin now; the others where it stopped
         partitions = [TopicPartition(t, p) for t in topics for p in range(self._topics.partitions(t) or 0)]
-        had = {tp.topic for tp in await self._topics.committed(self._topics.group(name.replace(":", ".")), partitions)}
+        had = {tp.topic for tp in await self._topics.committed(self._topics.group_of(name), partitions)}
         starts = await self._topics.ends([topic for topic in topics if topic not in had])
         return await self._consume(GroupReader(self.options, self._topics, name, topics, starts=starts), 256)
 
@@ -175,9 +159,10 @@ class KafkaBroker:
         if self._closed:
             return
         self._closed = True
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait({self._watch})
+        for watch in self._watches:
+            watch.cancel()
+        if self._watches:
+            await asyncio.wait(self._watches)
         try:
             await asyncio.gather(*(consumer.close() for consumer in self._consumers), return_exceptions=True)
         finally:

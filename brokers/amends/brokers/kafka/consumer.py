@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from amends.brokers.kafka.partition import Item, Partition
+from amends.brokers.kafka.items import Item, Pack
+from amends.brokers.kafka.partition import Partition
 from amends.brokers.kafka.publisher import Publisher
 from amends.brokers.kafka.reader import Reader
 from amends.brokers.kafka.topics import Topics
-from amends.brokers.kafka.wire import BURIAL_BYTES, buried, read
+from amends.brokers.kafka.wire import BURIAL_BYTES, SPLIT_BYTES, buried, read, split_off
 from amends.brokers.port import BrokerUnavailable, ConsumerClosed, Delivery
 from amends.brokers.queues import shard_queue
 from amends.contracts import UsageError
@@ -59,8 +60,10 @@ class KafkaConsumer:
         raise ConsumerClosed(f"the consumer of {self._reader.name} is closed")
 
     async def _take(self, limit: int) -> list[Delivery]:
+        if packs := [pack for partition in self._reader.partitions.values() for pack in partition.to_split]:
+            await self._split(packs)
         taken, overdue = self._pick(limit)
-        if overdue:
+        while overdue:
             try:
                 await self._bury(overdue)
             except BaseException:
@@ -69,9 +72,28 @@ class KafkaConsumer:
                 self._put_back(back)
                 raise
             taken = [item for item in taken if item.in_hand and not item.partition.lost]
+            if taken:
+                break
+            # what was behind them
+            taken, overdue = self._pick(limit)
+        if any(partition.wants_commit for partition in self._reader.partitions.values()):
+            self._reader.ask_for_more()
         if taken:
             self._reader.read_on()
         return [_delivery(item) for item in taken]
+
+    async def _split(self, packs: Sequence[Pack]) -> None:
+        """Publish what is in packs as single messages, behind all that is there, and be done with the packs.
+
+        They were in the hands of somebody who may have died of one message in them.
+        """
+        for pack in packs:
+            singles = [split_off(pack.record, part, pack.deliveries) for part in pack.parts]
+            await self._publisher.publish(singles, extra_bytes=SPLIT_BYTES)
+            if not pack.partition.lost:
+                pack.partition.split(pack)
+        # before any of them can kill us, so that it is done once
+        await self._reader.settle()
 
     def _pick(self, limit: int) -> tuple[list[Item], list[Item]]:
         """What is there now, oldest first; and what was handed out too often."""
@@ -81,13 +103,13 @@ class KafkaConsumer:
             return taken, overdue
         partitions = self._reader.partitions.values()
         limit = min(limit, self._prefetch - sum(partition.in_hand for partition in partitions))
-        filled = [partition for partition in partitions if partition.waiting]
+        filled = [partition for partition in partitions if partition.ready]
         most = self._topics.options.delivery_limit
         while filled and len(taken) < limit:
             partition = filled[0] if len(filled) == 1 else min(filled, key=_age)
             item = partition.take()
             (taken if item.deliveries <= most else overdue).append(item)
-            if not partition.waiting:
+            if not partition.ready:
                 filled.remove(partition)
         return taken, overdue
 
@@ -106,7 +128,8 @@ class KafkaConsumer:
     def _letter(self, item: Item, reason: str, detail: str, deliveries: int) -> Any:
         tp = item.partition.tp
         queue = shard_queue(tp.partition) if tp.topic == self._topics.shards else self._reader.name
-        return buried(self._topics.dead_letters, item.record, queue, reason, detail, deliveries)
+        part = (item.place, item.part) if item.part is not None else None
+        return buried(self._topics.dead_letters, item.record, queue, reason, detail, deliveries, part)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         if items := self._mine(deliveries):
@@ -156,6 +179,8 @@ def _age(partition: Partition) -> int:
 
 
 def _delivery(item: Item) -> Delivery:
+    if (part := item.part) is not None:
+        return Delivery(part.envelope, item.deliveries, item, part.body if part.envelope is None else b"", part.problem)
     envelope, problem = read(item.record)
     if envelope is None:
         return Delivery(None, item.deliveries, item, item.record.value or b"", problem)

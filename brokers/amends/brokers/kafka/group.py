@@ -8,15 +8,16 @@ from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from amends.brokers.kafka.assignor import KeepingAssignor
 from amends.brokers.kafka.client import new_member
 from amends.brokers.kafka.errors import unavailable
+from amends.brokers.kafka.notes import Note
 from amends.brokers.kafka.options import KafkaOptions
 from amends.brokers.kafka.partition import Partition
 from amends.brokers.kafka.reader import Reader
-from amends.brokers.kafka.topics import Topics
+from amends.brokers.kafka.topics import Committed, Topics
 from amends.brokers.port import BrokerUnavailable
 
 _COMMIT_S: Final = 10.0
@@ -44,7 +45,7 @@ class GroupReader(Reader, ConsumerRebalanceListener):  # type: ignore[misc, unus
     ) -> None:
         super().__init__(options, name)
         self._topics, self._reads = topics, set(reads)
-        self._group = topics.group(name.replace(":", "."))
+        self._group = topics.group_of(name)
         self._starts = starts or {}
         self._on_change = on_change
         self._told: frozenset[int] | None = None
@@ -88,6 +89,10 @@ class GroupReader(Reader, ConsumerRebalanceListener):  # type: ignore[misc, unus
         """
         self._acknowledged.set()
         await asyncio.shield(self._commit_soon())
+
+    def ask_for_more(self) -> None:
+        self._acknowledged.set()
+        self._commit_soon()
 
     # the group
 
@@ -140,6 +145,7 @@ class GroupReader(Reader, ConsumerRebalanceListener):  # type: ignore[misc, unus
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         try:
             found = await self._topics.committed(self._group, assigned)
+            ends = await self._ends(found)
         except BrokerUnavailable as error:
             # the reader makes another client then
             self._broken = error
@@ -150,7 +156,9 @@ class GroupReader(Reader, ConsumerRebalanceListener):  # type: ignore[misc, unus
             partition = before.get(tp)
             if partition is None or partition.committed != found.get(tp):
                 start = found[tp][0] if tp in found else self._starts.get(tp)
-                partition = Partition(tp, start, found.get(tp))
+                partition = Partition(
+                    tp, start, found.get(tp), end=ends.get(tp), delivery_limit=self.options.delivery_limit
+                )
             partition.paused = False
             if partition.next_offset is not None:
                 self._client.seek(tp, partition.next_offset)
@@ -163,6 +171,16 @@ class GroupReader(Reader, ConsumerRebalanceListener):  # type: ignore[misc, unus
         self._commit_soon()
         self._tell_change()
         self.on_news()
+
+    async def _ends(self, committed: Committed) -> Mapping[TopicPartition, int]:
+        """Where the next records will be, of partitions whose last consumer died. Raises `BrokerUnavailable`."""
+        orphaned = [tp for tp, (offset, note) in committed.items() if Note.read(offset, note).reach is not None]
+        if not orphaned:
+            return {}
+        try:
+            return dict(await self._client.end_offsets(orphaned))
+        except (KafkaError, OSError) as error:
+            raise unavailable(self.options, error, f"looking for the ends of {self.name}") from error
 
     def _tell_change(self) -> None:
         held = frozenset(tp.partition for tp in self.partitions)
@@ -197,6 +215,9 @@ class GroupReader(Reader, ConsumerRebalanceListener):  # type: ignore[misc, unus
                     await self._commit_now(_COMMIT_S)
                 except BrokerUnavailable as error:
                     self.give_up(error)
+                    if any(partition.wants_commit for partition in self.partitions.values()):
+                        # whoever receives waits for this
+                        self.on_trouble(error)
                 if self._doing is not None and not self._doing.done():
                     self._doing.set_result(None)
         finally:
@@ -242,6 +263,7 @@ class GroupReader(Reader, ConsumerRebalanceListener):  # type: ignore[misc, unus
         await client.commit({partition.tp: now for partition, now in progress.items()})
         for partition, now in progress.items():
             partition.committed = now
+        self.on_news()
 
 
 def _hear(future: asyncio.Future[None]) -> None:

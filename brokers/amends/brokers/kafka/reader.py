@@ -69,6 +69,10 @@ class Reader(ABC):
         """Wait until Kafka knows what is acknowledged by now."""
         return
 
+    def ask_for_more(self) -> None:
+        """Let Kafka know, soon, that more than it knows of may be in hand; `on_news` tells when it does."""
+        return
+
     def give_up(self, error: BrokerUnavailable) -> None:
         """Kafka is away: nobody should wait for `settle` any more."""
         return

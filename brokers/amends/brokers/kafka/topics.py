@@ -15,6 +15,7 @@ from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
+from amends.brokers.kafka.assignor import KeepingAssignor
 from amends.brokers.kafka.client import new_admin, new_reader, stop_admin, stop_consumer, why_not
 from amends.brokers.kafka.errors import unavailable
 from amends.brokers.kafka.options import KafkaOptions
@@ -32,6 +33,8 @@ _REQUEST_S: Final = 15.0
 _LONGEST: Final = 249
 _EXISTS: Final = errors.TopicAlreadyExistsError.errno
 _FORBIDDEN: Final = (errors.TopicAuthorizationFailedError.errno, errors.ClusterAuthorizationFailedError.errno)
+_STABLE: Final = "Stable"
+_AT_REST: Final = (_STABLE, "Empty", "Dead")
 _CLIENTS_RETENTION_MS: Final = 3_600_000
 
 Committed = Mapping[TopicPartition, tuple[int, str]]
@@ -39,7 +42,7 @@ Committed = Mapping[TopicPartition, tuple[int, str]]
 
 
 class Topics:
-    """One topic of shards (a partition each), one per service, one per type of event, one for all clients, one of dead
+    """One topic of shards (a partition each), two per service, one per type of event, one for all clients, one of dead
     letters. They are made when they are first needed, unless they are there.
 
     Messages are kept for `retention_s`, dead letters for ever, what clients were told for an hour; nothing is ever
@@ -52,6 +55,7 @@ class Topics:
         self.shards = f"{prefix}.shards.v{shard_map.version}"
         self.clients = f"{prefix}.clients"
         self.dead_letters = f"{prefix}.dead-letters"
+        self._packs = f"{prefix}.packs."
         self._map = shard_map
         self._admin: Any = None
         self._partitions: dict[str, int] = {}
@@ -64,9 +68,13 @@ class Topics:
     def of_event(self, event_type: str) -> str:
         return self._valid(f"{self.options.prefix}.event.{event_type}", event_type)
 
-    def group(self, name: str) -> str:
-        """The consumer group of the members called `name`."""
-        return f"{self.options.prefix}.{name}"
+    def of_packs(self, service: str) -> str:
+        """The second topic of a service, which only participants of ours read: packs, and what goes with them."""
+        return self._valid(f"{self._packs}{service}", service)
+
+    def group_of(self, queue: str) -> str:
+        """The consumer group of those who consume a queue, or subscribe under a name."""
+        return f"{self.options.prefix}.{queue.replace(':', '.')}"
 
     def _valid(self, topic: str, name: str) -> str:
         if not is_wire_name(name) or len(topic) > _LONGEST:
@@ -143,7 +151,9 @@ class Topics:
         elif topic == self.dead_letters:
             partitions, retention_ms, largest = 1, -1, largest + BURIAL_BYTES
         else:
-            partitions = options.partitions
+            # of a service both topics, so that a key has the same partition in both
+            base = self.of_service(topic[len(self._packs) :]) if topic.startswith(self._packs) else topic
+            partitions = self._partitions.get(base, options.partitions)
         config = {
             "cleanup.policy": "delete",
             "retention.ms": str(retention_ms),
@@ -231,6 +241,17 @@ class Topics:
                     await asyncio.sleep(0.1)
                 else:
                     return {tp: (at.offset, at.metadata) for tp, at in found.items() if at.offset >= 0}
+
+    async def are_ours(self, groups: Collection[str]) -> Mapping[str, bool]:
+        """Whether the members of these groups share out their partitions as ours do; those that are just doing it, or
+        may not be seen, are left out. Raises `BrokerUnavailable`."""
+        found: dict[str, bool] = {}
+        async with self._speaking("asking who consumes"):
+            for answer in await self._admin.describe_consumer_groups(list(groups)):
+                for code, group, state, _, protocol, *_ in answer.groups:
+                    if not code and state in _AT_REST:
+                        found[group] = state == _STABLE and protocol == KeepingAssignor.name
+        return found
 
     async def ends(self, topics: Collection[str]) -> dict[TopicPartition, int]:
         """Where the next message of each partition of these will be. Raises `BrokerUnavailable`."""

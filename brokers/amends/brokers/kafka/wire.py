@@ -9,9 +9,11 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import astuple
 
+from amends.brokers.packing import SPLIT, UNREADABLE_TYPE, parts_of
 from amends.brokers.port import DeadLetter
 from amends.contracts import Envelope, Kind, ReplyOutcome, TerminalError
 from amends.contracts.envelope import ATTRIBUTES
+from amends.contracts.packs import PACK_TYPE, Unpacked, write_pack
 
 _PREFIX: Final = "ce_"
 _CONTENT_TYPE: Final = "content-type"
@@ -20,6 +22,8 @@ _AT, _DELIVERIES, _ORIGIN = "amends-at", "amends-deliveries", "amends-origin"
 
 BURIAL_BYTES: Final = 65_536
 """How much larger than other messages a dead letter may be, for what is told about it."""
+SPLIT_BYTES: Final = 1024
+"""How much larger a message may be that was split off a pack: as much as the topics have in reserve."""
 _LONGEST_DETAIL: Final = 8_000
 
 Headers = list[tuple[str, bytes]]
@@ -55,6 +59,43 @@ def headers_of(envelope: Envelope) -> Headers:
     return headers
 
 
+def pack_of(envelopes: Sequence[Envelope]) -> tuple[bytes, Headers]:
+    """Several messages as the value and the headers of one record."""
+    return write_pack(envelopes), [(_CONTENT_TYPE, PACK_TYPE.encode())]
+
+
+def parts_in(record: Any) -> list[Unpacked] | None:
+    """The messages in a record that is a pack; None for a single one."""
+    headers = record.headers
+    # a single message has attributes, and ours begin with one
+    if headers and headers[0][0].startswith(_PREFIX):
+        return None
+    for name, value in headers:
+        if name == _CONTENT_TYPE and value is not None:
+            return parts_of(value.decode(errors="replace"), record.value or b"")
+    return None
+
+
+def split_off(record: Any, part: Unpacked, deliveries: int) -> Outbound:
+    """A message of a pack as a record of its own, in the place of the pack, which was handed out so many times."""
+    times = (SPLIT, str(deliveries).encode())
+    if part.envelope is None:
+        unreadable = [times, (_CONTENT_TYPE, UNREADABLE_TYPE.encode())]
+        return Outbound(record.topic, record.partition, record.key or b"", part.body, unreadable)
+    envelope = part.envelope
+    headers = [times, *headers_of(envelope)]
+    return Outbound(record.topic, record.partition, key_of(envelope).encode(), envelope.data, headers)
+
+
+def handed_out_before(record: Any) -> int:
+    """How often a message was handed out before it was split off a pack."""
+    headers = record.headers
+    if headers and headers[0][0] == SPLIT:
+        digits = headers[0][1] or b""
+        return int(digits) if digits.isdigit() and len(digits) < 6 else 0
+    return 0
+
+
 def read(record: Any) -> tuple[Envelope | None, str]:
     """The envelope in a record, or None and why it cannot be read."""
     try:
@@ -72,6 +113,10 @@ def read(record: Any) -> tuple[Envelope | None, str]:
 
 def _read_with_care(record: Any) -> tuple[Envelope | None, str]:
     """The slow way, which knows what may be left out and tells what is wrong."""
+    if any(name == _CONTENT_TYPE and value == UNREADABLE_TYPE.encode() for name, value in record.headers):
+        # one event in JSON, as it stands in a pack
+        part = (parts_of(PACK_TYPE, b"[%b]" % (record.value or b"")) or [])[0]
+        return part.envelope, part.problem
     try:
         attributes = {_ATTRIBUTE_OF[name]: value.decode() for name, value in record.headers if name in _ATTRIBUTE_OF}
         return Envelope.from_attributes(attributes, record.value or b""), ""
@@ -128,15 +173,31 @@ _WRITERS: Final = [_writer(field) for field in Envelope.__struct_fields__]
 _READERS: Final = {_header(attribute): (field, _reader(field)) for field, attribute in ATTRIBUTES.items()}
 
 
-def buried(topic: str, record: Any, queue: str, reason: str, detail: str, deliveries: int) -> Outbound:
-    """A record as a dead letter: as it was, with where it lay and why it is dead in headers of ours."""
+def buried(
+    topic: str,
+    record: Any,
+    queue: str,
+    reason: str,
+    detail: str,
+    deliveries: int,
+    part: tuple[int, Unpacked] | None = None,
+) -> Outbound:
+    """A record as a dead letter: as it was, with where it lay and why it is dead in headers of ours.
+
+    Of a pack only one part, with its place, as a record of its own.
+    """
+    origin = f"{record.topic}/{record.partition}/{record.offset}"
+    if part is not None:
+        place, message = part
+        origin += f"/{place}"
+        record = split_off(record, message, deliveries)
     about = {
         _QUEUE: queue,
         _REASON: reason,
         _DETAIL: detail[:_LONGEST_DETAIL],
         _AT: datetime.now(UTC).isoformat(),
         _DELIVERIES: str(deliveries),
-        _ORIGIN: f"{record.topic}/{record.partition}/{record.offset}",
+        _ORIGIN: origin,
     }
     kept = [(name, value or b"") for name, value in record.headers if name not in about]
     headers = kept + [(name, text.encode()) for name, text in about.items()]
