@@ -27,6 +27,7 @@ from msgspec.structs import replace
 
 from amends.brokers import BrokerUnavailable, Outgoing, ShardMap
 from amends.brokers.kafka import KafkaBroker, KafkaOptions, MessageTooLarge
+from amends.brokers.kafka.lag import Lag
 from amends.brokers.kafka.topics import delete_installation
 from amends.contracts import UsageError, slot_of
 from amends.contracts.names import SLOTS, client_address, slot_address, topic_address
@@ -134,6 +135,51 @@ async def test_a_long_pause_of_the_receiver_leaves_the_group_in_peace(open: Open
         got += ids(batch)
         await consumer.ack(batch)
     assert got == [str(n) for n in range(6000)]
+
+
+async def test_no_more_is_read_ahead_than_will_be_handed_out_soon(open: Open) -> None:
+    broker = await open()
+    consumer = await broker.consume_service("inventory", prefetch=10)
+    large = [
+        Outgoing(STOCK, replace(one.envelope, data=b'"%s"' % (b"x" * 2000))) for one in numbered(STOCK, range(500))
+    ]
+    for _ in range(12):
+        await broker.publish(large)
+    partition = consumer._reader.partitions[TopicPartition(f"{broker.options.prefix}.packs.inventory", PARTITION)]
+    async with asyncio.timeout(GUARD_S):
+        while not partition.paused:
+            await asyncio.sleep(0.01)
+    assert len(partition.waiting) < 3000
+    got = 0
+    while got < 6000:
+        batch = await receive(consumer, 10)
+        got += len(batch)
+        await consumer.ack(batch)
+
+
+async def test_an_operator_can_see_how_far_a_consumer_is_behind(open: Open, capsys: pytest.CaptureFixture[str]) -> None:
+    broker = await open()
+    consumer = await broker.consume_service("inventory", prefetch=10)
+    assert await consumer.lag(time.time()) == Lag()
+    for start in range(0, 3000, 10):
+        await broker.publish(numbered(STOCK, range(start, start + 10)))
+    got = await receive(consumer, 10)
+    now = time.time()
+    lag = await consumer.lag(now + 60)
+    assert lag.in_hand == 10
+    assert lag.waiting + 10 * lag.unread == 2990
+    assert 60 <= lag.oldest_s < 60 + GUARD_S
+    assert lag.oldest_at == f"{broker.options.prefix}.packs.inventory/{PARTITION}/0"
+    for later in (0, 60, 90, 130):
+        await consumer.report_lag(now + later)
+    said = capsys.readouterr().out
+    assert said.count("a consumer is behind") == 2
+    assert f"{PARTITION}/0" in said
+    await consumer.ack(got)
+    while (left := await consumer.lag(now)).waiting or left.unread:
+        await consumer.ack(await consumer.receive())
+    await consumer.report_lag(now + 140)
+    assert "a consumer has caught up" in capsys.readouterr().out
 
 
 # sharing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
@@ -37,8 +38,12 @@ class KafkaBroker:
 
     Acknowledgements are committed in one offset per partition, which stays at the oldest message in hand; what is
     acknowledged beyond it is in a note with the offset, as far as it fits. After a crash messages may therefore come
-    again that were acknowledged before. How often a message was handed out is known within a process and across orderly
-    handovers, not across crashes.
+    again that were acknowledged before. The note also says what may be in hand, so that after a crash everything that
+    perhaps was counts as handed out; a message that was there twice is handed out alone, and from then on counted to
+    the one.
+
+    Under load several messages travel in one record, a pack: to shards always, to a service while participants of ours
+    consume it. A service in another language gets single messages; it and participants of ours cannot share one group.
 
     An event waits for those who had subscribed to its type before it was published. A subscription ends when nobody of
     its name was there for as long as Kafka keeps the offsets of idle groups (`offsets.retention.minutes`, a week).
@@ -172,7 +177,7 @@ class KafkaBroker:
                 await self._topics.close()
 
     async def _look(self) -> None:
-        """See whether Kafka answers, and tell those who wait for it when it does not."""
+        """See whether Kafka answers, and tell those who wait for it when it does not; and who is behind."""
         while True:
             await asyncio.sleep(_PING_S)
             try:
@@ -187,6 +192,8 @@ class KafkaBroker:
                     self._away = None
                     settling = (consumer.recovered() for consumer in self._consumers if not consumer.closed)
                     await asyncio.gather(*settling, return_exceptions=True)
+                for consumer in list(self._consumers):
+                    await consumer.report_lag(time.time())
 
     def _check_open(self) -> None:
         if self._closed:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from amends.brokers.kafka.items import Item, Pack
+from amends.brokers.kafka.lag import Lag, LagReport, is_late, lag_of
 from amends.brokers.kafka.partition import Partition
 from amends.brokers.kafka.publisher import Publisher
 from amends.brokers.kafka.reader import Reader
@@ -26,6 +28,7 @@ class KafkaConsumer:
         self.closed = False
         self._reader, self._topics, self._publisher = reader, topics, publisher
         self._prefetch = prefetch
+        self._lag_report = LagReport(reader.name)
         self._problem: BrokerUnavailable | None = None
         self._waiter: asyncio.Future[None] | None = None
         reader.on_news, reader.on_trouble = self._wake, self.trouble
@@ -40,6 +43,17 @@ class KafkaConsumer:
         """Kafka is back: tell it what was acknowledged meanwhile. Raises `BrokerUnavailable`."""
         self._problem = None
         await self._reader.settle()
+
+    async def lag(self, now_s: float) -> Lag:
+        """How far behind it is at this time (of `time.time`). Raises `BrokerUnavailable`."""
+        ends = await self._reader.ends(self._reader.partitions)
+        return lag_of(self._reader.partitions, ends, now_s)
+
+    async def report_lag(self, now_s: float) -> None:
+        """Say so in the log when that is too far, every minute, and when it is over."""
+        if self._lag_report.is_due(late=is_late(self._reader.partitions, now_s), now_s=now_s):
+            with suppress(BrokerUnavailable):
+                self._lag_report.tell(await self.lag(now_s), now_s)
 
     async def receive(self, limit: int = 256) -> Sequence[Delivery]:
         while not self.closed:

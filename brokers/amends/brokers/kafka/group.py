@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError
 
 from amends.brokers.kafka.assignor import KeepingAssignor
 from amends.brokers.kafka.client import new_member
@@ -17,7 +17,7 @@ from amends.brokers.kafka.notes import Note
 from amends.brokers.kafka.options import KafkaOptions
 from amends.brokers.kafka.partition import Partition
 from amends.brokers.kafka.reader import Reader
-from amends.brokers.kafka.topics import Committed, Topics
+from amends.brokers.kafka.topics import Topics
 from amends.brokers.port import BrokerUnavailable
 
 _COMMIT_S: Final = 10.0
@@ -145,7 +145,9 @@ class GroupReader(Reader, ConsumerRebalanceListener):  # type: ignore[misc, unus
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         try:
             found = await self._topics.committed(self._group, assigned)
-            ends = await self._ends(found)
+            # where the last consumer died, what comes later was not there yet
+            orphaned = any(Note.read(offset, note).reach is not None for offset, note in found.values())
+            ends = await self.ends(assigned) if orphaned else {}
         except BrokerUnavailable as error:
             # the reader makes another client then
             self._broken = error
@@ -171,16 +173,6 @@ class GroupReader(Reader, ConsumerRebalanceListener):  # type: ignore[misc, unus
         self._commit_soon()
         self._tell_change()
         self.on_news()
-
-    async def _ends(self, committed: Committed) -> Mapping[TopicPartition, int]:
-        """Where the next records will be, of partitions whose last consumer died. Raises `BrokerUnavailable`."""
-        orphaned = [tp for tp, (offset, note) in committed.items() if Note.read(offset, note).reach is not None]
-        if not orphaned:
-            return {}
-        try:
-            return dict(await self._client.end_offsets(orphaned))
-        except (KafkaError, OSError) as error:
-            raise unavailable(self.options, error, f"looking for the ends of {self.name}") from error
 
     def _tell_change(self) -> None:
         held = frozenset(tp.partition for tp in self.partitions)

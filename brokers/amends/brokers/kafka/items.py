@@ -34,9 +34,10 @@ class OpenRecord:
     are as in the note.
     """
 
-    __slots__ = ("before", "deaths", "deliveries", "gone", "in_hand", "left", "seen")
+    __slots__ = ("before", "deaths", "deliveries", "gone", "in_hand", "left", "record", "seen")
 
-    def __init__(self, left: int, before: int, deliveries: int, deaths: int) -> None:
+    def __init__(self, record: Any, left: int, before: int, deliveries: int, deaths: int) -> None:
+        self.record = record
         self.left, self.before, self.deliveries, self.deaths = left, before, deliveries, deaths
         self.in_hand = self.gone = self.seen = 0
 

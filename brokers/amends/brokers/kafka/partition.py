@@ -87,6 +87,11 @@ class Partition:
             self._reach = reach_in(*told) or 0
 
     @property
+    def oldest(self) -> Any:
+        """The oldest record that is here and not settled, or None."""
+        return next(iter(self._open.values())).record if self._open else None
+
+    @property
     def full(self) -> bool:
         """Whether no more should be read now: enough waits, or a slow record holds up the commits."""
         return len(self.waiting) >= _ENOUGH_WAITING or self._distance >= _FARTHEST
@@ -118,14 +123,14 @@ class Partition:
         parts = parts_in(record)
         if parts is None:
             before = handed_out_before(record)
-            self._open[record.offset] = OpenRecord(1, before, deliveries, deaths)
+            self._open[record.offset] = OpenRecord(record, 1, before, deliveries, deaths)
             self._wait(Item(self, record, before + deliveries, deaths))
             return
         gone, seen = self._note.parts.get(record.offset, (0, 0))
         left = [(place, part) for place, part in enumerate(parts) if not gone >> place & 1]
         if not left:
             return
-        self._open[record.offset] = found = OpenRecord(len(left), 0, deliveries, deaths)
+        self._open[record.offset] = found = OpenRecord(record, len(left), 0, deliveries, deaths)
         found.gone, found.seen = gone, seen
         if deaths:
             self.to_split.append(Pack(self, record, [part for _, part in left], deliveries))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 from zlib import crc32
 
 from aiokafka import TopicPartition
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, KafkaError
 
 from amends.brokers.kafka.client import new_reader, stop_consumer
 from amends.brokers.kafka.errors import unavailable
@@ -20,6 +20,7 @@ from amends.brokers.kafka.topics import Topics
 from amends.brokers.port import BrokerUnavailable
 
 OPENING_S: Final = 60.0
+_ENDS_S: Final = 5.0
 _POLL_MS: Final = 1000
 _FIRST_WAIT_S: Final = 0.1
 _LONGEST_WAIT_S: Final = 5.0
@@ -84,6 +85,15 @@ class Reader(ABC):
                 partition.paused = False
                 with suppress(IllegalStateError, AttributeError):
                     self._client.resume(partition.tp)
+
+    async def ends(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Where the next records of these will be. Raises `BrokerUnavailable`."""
+        try:
+            async with asyncio.timeout(_ENDS_S):
+                return dict(await self._client.end_offsets(list(partitions)))
+        except (KafkaError, OSError, TimeoutError, AttributeError) as error:
+            # there is no client while another one is made
+            raise unavailable(self.options, error, f"looking for the ends of {self.name}") from error
 
     @abstractmethod
     def _make(self) -> Any:
