@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,8 +18,8 @@ from rich.table import Table
 from amends.contracts import AmendsError
 
 from . import audit
-from .home import BROKER, STORE
-from .processes import KINDS, ProcessEnded
+from .home import BROKER, STORE, surroundings
+from .processes import KINDS, ProcessEnded, roles
 from .run import Kills, Result, run
 from .world import Ending, generate_orders, read_orders
 
@@ -30,11 +29,9 @@ FINE, DOES_NOT_ADD_UP, FAILED, INTERRUPTED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the example with command-line arguments; gives the exit code."""
     options = _parser().parse_args(arguments)
-    for variable, url in ((BROKER, options.broker), (STORE, options.store)):
-        if url:
-            os.environ[variable] = url
     console = Console()
     with ExitStack() as stack:
+        stack.enter_context(surroundings({BROKER: options.broker or "", STORE: options.store or ""}))
         home: Path = options.home or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="amends-orders-")))
         try:
             orders = read_orders(options.orders) if options.orders else generate_orders(options.count, options.seed)
@@ -53,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     console,
                     in_process=options.in_process,
                     elsewhere=options.elsewhere,
+                    replicas=options.replicas,
                 )
             )
         except KeyboardInterrupt:
@@ -70,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _where(options: argparse.Namespace) -> str:
     if options.elsewhere:
         return "the services and coordinators run elsewhere"
-    return "in this process" if options.in_process else "three services and two coordinators, five processes"
+    return "in this process" if options.in_process else f"{len(roles(options.replicas))} processes"
 
 
 def _keep_log(stack: ExitStack, home: Path) -> None:
@@ -111,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"kill -9 these midway: {','.join(KINDS)}",
     )
     parser.add_argument("--kill-every", type=_seconds, metavar="SECONDS", help="kill them again and again, in turn")
+    parser.add_argument(
+        "--replicas", type=_count, default=1, metavar="N", help="how many processes each service has (%(default)s)"
+    )
     place = parser.add_mutually_exclusive_group()
     place.add_argument("--in-process", action="store_true", help="run it all in this process; nothing is killed then")
     place.add_argument(
@@ -126,6 +127,12 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is no time to wait; give seconds, such as 3")
     return seconds
+
+
+def _count(text: str) -> int:
+    if (count := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} are too few; give 1 or more")
+    return count
 
 
 def _kinds(text: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -24,17 +24,19 @@ def home() -> Path:
 
 
 @contextmanager
-def at_home(folder: Path) -> Iterator[None]:
-    """Let services that run in this process find their files there."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = str(folder)
+def surroundings(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment for a while; those that are "" stay as they are."""
+    given = {name: value for name, value in variables.items() if value}
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -66,7 +68,12 @@ def inbox_url(home: Path) -> str:
 
 
 def plain_inbox_url(home: Path, service: str) -> str | None:
-    """The inbox of a service that names none itself: with the embedded broker, else in a file."""
+    """The inbox of a service that names none itself, for all its processes to share.
+
+    With the embedded broker it is in that one's file, which is None here; else in Redis if the sagas are; else in a
+    file of the service.
+    """
     if service not in ("payments", "shipping") or not os.environ.get(BROKER):
         return None
-    return f"sqlite://{(home / f'{service}-inbox.db').resolve()}"
+    store = store_url(home)
+    return store if store.startswith("redis") else f"sqlite://{(home / f'{service}-inbox.db').resolve()}"

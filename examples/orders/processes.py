@@ -1,4 +1,4 @@
-"""The processes of the example: `amends run` for each service and for two coordinators, which can be killed."""
+"""The processes of the example: `amends run` for the services and for two coordinators. They can be killed and paused."""
 
 from __future__ import annotations
 
@@ -31,15 +31,24 @@ class Role(NamedTuple):
     module: str
     kind: str
 
+    @property
+    def service(self) -> str:
+        """What it runs, which its module is named after."""
+        return self.module.rpartition(".")[2]
 
-ROLES = (
-    Role("inventory", f"{PACKAGE}.inventory", "participants"),
-    Role("payments", f"{PACKAGE}.payments", "participants"),
-    Role("shipping", f"{PACKAGE}.shipping", "participants"),
-    Role("coordinator-1", f"{PACKAGE}.saga", "coordinator"),
-    Role("coordinator-2", f"{PACKAGE}.saga", "coordinator"),
-)
+
 KINDS = ("participants", "coordinator")
+SERVICES = ("inventory", "payments", "shipping")
+
+
+def roles(replicas: int = 1) -> tuple[Role, ...]:
+    """Each service as often as `replicas` says, and two coordinators."""
+    names = [f"-{number}" for number in range(1, replicas + 1)] if replicas > 1 else [""]
+    return (
+        *(Role(f"{service}{name}", f"{PACKAGE}.{service}", "participants") for service in SERVICES for name in names),
+        Role("coordinator-1", f"{PACKAGE}.saga", "coordinator"),
+        Role("coordinator-2", f"{PACKAGE}.saga", "coordinator"),
+    )
 
 
 class ProcessEnded(Exception):
@@ -52,10 +61,11 @@ class ProcessEnded(Exception):
 
 
 class Processes:
-    """All of them share one embedded file in `home`. Their output goes to `home/logs`."""
+    """All of them share the broker and the store, and the files in `home`. Their output goes to `home/logs`."""
 
-    def __init__(self, home: Path, roles: Sequence[Role] = ROLES) -> None:
-        self._home, self._roles = home, roles
+    def __init__(self, home: Path, roles: Sequence[Role]) -> None:
+        self.roles = roles
+        self._home = home
         self._logs = home / "logs"
         self._running: dict[Role, asyncio.subprocess.Process] = {}
         self._watches: set[asyncio.Task[None]] = set()
@@ -66,8 +76,7 @@ class Processes:
         """Start all; at the end, or on any error, stop all."""
         self._logs.mkdir(parents=True, exist_ok=True)
         try:
-            for role in self._roles:
-                await self._start(role)
+            await self.start(self.roles)
             yield
         finally:
             await self._stop()
@@ -87,22 +96,45 @@ class Processes:
 
     async def kill(self, kinds: Sequence[str]) -> str:
         """`kill -9` every process of these kinds, all at once, and start them again. Says what was killed."""
-        victims = {role: self._running.pop(role) for role in self._roles if role.kind in kinds}
-        for process in victims.values():
-            process.send_signal(signal.SIGKILL)
-        for role, process in victims.items():
-            await process.wait()
+        victims = [role for role in self.roles if role.kind in kinds]
+        killed = ", ".join(f"{role.name} ({self._running[role].pid})" for role in victims)
+        await self.end(victims, signal.SIGKILL)
+        await self.start(victims)
+        return killed
+
+    async def start(self, roles: Sequence[Role]) -> None:
+        """Start the processes of these roles, which do not run."""
+        for role in roles:
             await self._start(role)
-        return ", ".join(f"{role.name} ({process.pid})" for role, process in victims.items())
+
+    async def end(self, roles: Sequence[Role], number: signal.Signals) -> None:
+        """End these by a signal, all at once, and wait until they are gone."""
+        ending = [self._running.pop(role) for role in roles]
+        for process in ending:
+            process.send_signal(number)
+        for process in ending:
+            await process.wait()
+
+    def pause(self, role: Role) -> None:
+        """Freeze a process where it stands."""
+        self._running[role].send_signal(signal.SIGSTOP)
+
+    def resume(self, role: Role) -> None:
+        """Let it go on, as if nothing had been."""
+        self._running[role].send_signal(signal.SIGCONT)
+
+    def log_of(self, role: Role) -> Path:
+        """What all processes of this role have said."""
+        return self._logs / f"{role.name}.log"
 
     async def _start(self, role: Role) -> None:
-        log = self._logs / f"{role.name}.log"
+        log = self.log_of(role)
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-c", _AMENDS, "run", role.module),
                 *("--broker", broker_url(self._home), "--store", store_url(self._home)),
-                *(("--inbox", inbox) if (inbox := plain_inbox_url(self._home, role.name)) else ()),
+                *(("--inbox", inbox) if (inbox := plain_inbox_url(self._home, role.service)) else ()),
                 cwd=ROOT,
                 env=_surroundings(self._home),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -126,6 +158,8 @@ class Processes:
         for process in running.values():
             with suppress(ProcessLookupError):
                 process.terminate()
+                # one that is paused hears it, too
+                process.send_signal(signal.SIGCONT)
         waits = [asyncio.create_task(process.wait()) for process in running.values()]
         try:
             if waits:

@@ -15,15 +15,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from amends.brokers import connect_broker
-from amends.coordinator import Coordinator, SagaClient
+from amends.coordinator import Coordinator
 
 from .audit import Findings, audit
 from .books import Book, read_books
-from .customers import trade
-from .home import at_home, broker_url, inbox_url, plain_inbox_url, store_url
+from .customers import connected, trade
+from .home import VARIABLE, broker_url, inbox_url, plain_inbox_url, store_url, surroundings
 from .inventory import inventory
 from .payments import payments
-from .processes import Processes
+from .processes import Processes, roles
 from .saga import PlaceOrder
 from .shipping import shipping
 from .status import Status, all_statuses, opened
@@ -61,10 +61,12 @@ async def run(
     *,
     in_process: bool = False,
     elsewhere: bool = False,
+    replicas: int = 1,
 ) -> Result:
     """Place the orders and see them to where they come to rest; then audit everything in `home`.
 
-    Services and coordinators get processes of their own; or all run in this one; or they run already, `elsewhere`.
+    Services and coordinators get processes of their own, each service `replicas` of them; or all run in this one; or
+    they run already, `elsewhere`.
     """
     began = time.monotonic()
     prepare(home, orders)
@@ -77,7 +79,7 @@ async def run(
         elif elsewhere:
             await _trade(home, orders, tally)
         else:
-            processes = Processes(home)
+            processes = Processes(home, roles(replicas))
             async with processes.running():
                 await processes.while_alive(_trade_under_fire(home, orders, tally, processes, kills))
     seconds = time.monotonic() - began
@@ -90,7 +92,7 @@ async def run(
         kills=tally.kills,
         seconds=seconds,
         findings=findings,
-        problems=(*_astray(orders, before, after), *findings.problems),
+        problems=(*astray(orders, before, after), *findings.problems),
     )
 
 
@@ -116,7 +118,7 @@ async def look(home: Path) -> Look:
         return Look(read_books(home), await all_statuses(store), dead_letters)
 
 
-def _astray(orders: Sequence[Order], before: Look, after: Look) -> Iterator[str]:
+def astray(orders: Sequence[Order], before: Look, after: Look) -> Iterator[str]:
     """The orders that are not where they must be; and a change where there was nothing left to do."""
     for order in orders:
         if (where := after.where(order)) != order.ending:
@@ -132,7 +134,7 @@ async def services(home: Path) -> AsyncIterator[None]:
     """A coordinator and the three services in this process."""
     broker = broker_url(home)
     async with AsyncExitStack() as stack:
-        stack.enter_context(at_home(home))
+        stack.enter_context(surroundings({VARIABLE: str(home)}))
         await stack.enter_async_context(inventory.running(broker, inbox=inbox_url(home)))
         for service in (payments, shipping):
             await stack.enter_async_context(service.running(broker, inbox=plain_inbox_url(home, service.service)))
@@ -157,10 +159,10 @@ class Tally:
         self._bar_placed = self.bars.add_task("orders placed", total=orders)
         self._bar_at_rest = self.bars.add_task("orders at rest", total=orders)
 
-    def placed(self) -> None:
+    def placed(self, order: Order) -> None:
         self.bars.advance(self._bar_placed)
 
-    def at_rest(self) -> None:
+    def at_rest(self, order: Order) -> None:
         self.bars.advance(self._bar_at_rest)
         self._resting += 1
         if 3 * self._resting >= self._orders:
@@ -172,7 +174,7 @@ class Tally:
 
 
 async def _trade(home: Path, orders: Sequence[Order], tally: Tally) -> None:
-    async with SagaClient(broker=broker_url(home), store=store_url(home)) as sagas:
+    async with connected(home) as sagas:
         await trade(sagas, orders, tally)
 
 

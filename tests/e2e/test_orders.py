@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from examples.orders.home import store_url
-from examples.orders.processes import ROLES, ProcessEnded, Processes, Role
+from examples.orders.processes import ProcessEnded, Processes, Role, roles
 from examples.orders.run import Kills, Result, run
 from examples.orders.world import Ending, generate_orders, read_orders
 from rich.console import Console
@@ -109,7 +109,7 @@ def test_every_real_order_ends_as_its_status_says(tmp_path: Path) -> None:
 
 
 async def test_a_process_that_ends_by_itself_ends_the_run_and_says_why(tmp_path: Path) -> None:
-    processes = Processes(tmp_path, [ROLES[0], Role("typo", "examples.orders.shiping", "participants")])
+    processes = Processes(tmp_path, [roles()[0], Role("typo", "examples.orders.shiping", "participants")])
     with pytest.raises(ProcessEnded, match="typo ended by itself with code 2") as ended:
         async with processes.running():
             await processes.while_alive(asyncio.Event().wait())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from examples.orders import inventory, payments, shipping
 from examples.orders.books import Book, read_books
-from examples.orders.home import WAREHOUSE, at_home, transaction
+from examples.orders.home import VARIABLE, WAREHOUSE, surroundings, transaction
 from examples.orders.messages import (
     BookShipment,
     CancelShipment,
@@ -34,7 +34,7 @@ BOOK = BookShipment(order_id="42", address="1 Mill Road, North")
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     prepare(tmp_path, [make_order("42", "ada", "delivered")])
-    with at_home(tmp_path):
+    with surroundings({VARIABLE: str(tmp_path)}):
         yield tmp_path
 
 
