@@ -651,6 +651,30 @@ class SagaStoreContract(ABC):
         assert list(await store.waiting(EVENT, {})) == []
         assert [list(await store.waiting(type, {})) for type in ("a.b.v1", "c.d.v1")] == [[first.id]] * 2
 
+    async def test_an_event_finds_its_saga_while_that_one_changes_what_else_it_waits_for(
+        self, store: SagaStore
+    ) -> None:
+        wanted, other = Interest(EVENT, (("order_id", b"1"),)), Interest("a.b.v1")
+        now = snapshot("a")
+        await store.commit([commit(now, interests=(wanted, other))])
+        another = await self.open()
+
+        async def change(now: Snapshot) -> None:
+            for number in range(200):
+                then = following(now)
+                await store.commit([commit(then, now, interests=(wanted,) if number % 2 else (wanted, other))])
+                now = then
+
+        changing = asyncio.create_task(change(now))
+        looks = 0
+        while not changing.done():
+            assert list(await another.waiting(EVENT, {"order_id": b"1"})) == ["a"]
+            looks += 1
+            await asyncio.sleep(0)
+        await changing
+        assert looks
+        await another.close()
+
     async def test_a_saga_with_no_interests_left_is_not_found(self, store: SagaStore) -> None:
         first, other = snapshot("a"), snapshot("b")
         await store.commit([commit(first, interests=(Interest(EVENT),)), commit(other, interests=(Interest(EVENT),))])

@@ -2,8 +2,8 @@
 
 An event knows its type and its fields, but not the sagas, so it looks up entries by those, on another server than the
 sagas'. Entries are added before the commit that they belong to and name it; those of the commit before are removed
-after it. Whoever finds an entry asks the saga whether its interests still come from that commit. A crash in between
-leaves entries that nobody believes.
+after it. So whoever finds an entry, of whichever commit, asks the saga itself what it waits for now: the index may have
+moved on since it was read. A crash in between leaves entries that nobody believes.
 """
 
 from __future__ import annotations
@@ -107,30 +107,26 @@ class Interests:
         place = self._keys.events(event_type)
         (known,) = await self._link.run([command(place, "SMEMBERS", f"{place}names")])
         digests = {name: _digest(value) for name, value in fields.items()}
-        asked: list[Call] = []
+        wanted: set[tuple[str, str, bytes]] = set()
         for names in known:
-            wanted = msgspec.json.decode(names, type=list[str])
-            if all(name in digests for name in wanted):
-                key = _key(place, names.decode(), b"".join(digests[name] for name in wanted))
-                asked.append(command(place, "SMEMBERS", key))
-        entries: dict[str, set[str]] = {}
-        for found in await self._link.run(asked):
-            for entry in found:
-                saga_id, _, token = entry.decode().partition("\n")
-                entries.setdefault(saga_id, set()).add(token)
-        tokens = await self._tokens(sorted(entries))
-        return [saga_id for saga_id, token in tokens.items() if token in entries[saga_id]]
+            those = msgspec.json.decode(names, type=list[str])
+            if all(name in digests for name in those):
+                wanted.add((event_type, names.decode(), b"".join(digests[name] for name in those)))
+        asked = [command(place, "SMEMBERS", _key(place, names, values)) for _, names, values in wanted]
+        found = await self._link.run(asked)
+        saga_ids = sorted({entry.decode().partition("\n")[0] for entries in found for entry in entries})
+        watches = await self._watches(saga_ids)
+        return [saga_id for saga_id in saga_ids if not wanted.isdisjoint(watches[saga_id].entries)]
 
-    async def _tokens(self, saga_ids: Sequence[str]) -> dict[str, str]:
-        """The commit that the interests of each saga come from."""
+    async def _watches(self, saga_ids: Sequence[str]) -> dict[str, Watch]:
+        """What each saga waits for now."""
         groups = list(self._link.together(saga_ids, self._keys.tag, _MOST))
         calls = [scripts.LOAD.call([self._keys.saga(id) for id in group], (2, 2)) for group in groups]
-        tokens = {
-            saga_id: read_watch(elements[0]).token if elements else ""
+        return {
+            saga_id: read_watch(elements[0] if elements else b"")
             for group, answer in zip(groups, await self._link.run(calls), strict=True)
             for saga_id, elements in zip(group, answer, strict=True)
         }
-        return {saga_id: tokens[saga_id] for saga_id in saga_ids}
 
 
 def _key(place: str, names: str, digests: bytes) -> bytes:
