@@ -1,4 +1,4 @@
-"""The processes of the example: `amends run` for the services and for two coordinators. They can be killed and paused."""
+"""The processes of the example: `amends run` for the services and two coordinators. They can be killed and paused."""
 
 from __future__ import annotations
 

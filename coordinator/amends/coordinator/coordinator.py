@@ -148,6 +148,7 @@ class Engine:
         self._working: set[asyncio.Task[None]] = set()
         self._finishing: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._problems: set[str] = set()
 
     async def open(self) -> None:
         """Take part: check the shard map, fetch parked messages, and ask the broker for shards and events.
@@ -199,7 +200,7 @@ class Engine:
 
     async def _fetch_parked(self) -> None:
         """Whoever had the shards that are new here may have parked what it could not handle."""
-        trouble = Trouble("fetching parked messages")
+        trouble = Trouble("fetching parked messages", self._problems)
         while True:
             await self._gained.wait()
             self._gained.clear()
@@ -217,14 +218,16 @@ class Engine:
         assert self.consumer is not None
         jobs = [
             self._fetch_parked(),
-            self._consume(self.consumer, self._drive, Trouble("the coordinator")),
-            self.sweeper.run(Trouble("the timer sweep").report),
-            self.relay.run(Trouble("the outbox relay").report),
-            self.purger.run(Trouble("the purge of ended sagas").report),
+            self._consume(self.consumer, self._drive, Trouble("the coordinator", self._problems)),
+            self.sweeper.run(Trouble("the timer sweep", self._problems)),
+            self.relay.run(Trouble("the outbox relay", self._problems)),
+            self.purger.run(Trouble("the purge of ended sagas", self._problems)),
             self._flush(),
         ]
         if self.events is not None:
-            jobs.append(self._consume(self.events, self._route, Trouble("the event router"), events=True))
+            jobs.append(
+                self._consume(self.events, self._route, Trouble("the event router", self._problems), events=True)
+            )
         if isinstance(self.broker, ReturningBroker):
             jobs.append(self._judge_returned(self.broker))
         self._tasks = [asyncio.create_task(job) for job in jobs]
@@ -321,7 +324,7 @@ class Engine:
 
     async def _judge_returned(self, broker: ReturningBroker) -> None:
         """What the broker alone has given up comes back, unless it is what kills us."""
-        trouble = Trouble("looking through returned messages")
+        trouble = Trouble("looking through returned messages", self._problems)
         while True:
             try:
                 await broker.judge_returned(self.suspicion.judge)
@@ -330,7 +333,7 @@ class Engine:
                 await asyncio.sleep(trouble.next_wait())
 
     async def _flush(self) -> None:
-        trouble = Trouble("clearing the outbox")
+        trouble = Trouble("clearing the outbox", self._problems)
         while True:
             await asyncio.sleep(self._config.flush_s)
             try:

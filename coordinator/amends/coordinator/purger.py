@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 
 from amends.brokers import Retention
 from amends.coordinator.store import SagaStore
+from amends.coordinator.trouble import Trouble
 
 log = structlog.get_logger("amends.coordinator")
 
@@ -56,8 +57,8 @@ class Purger:
             log.info("removed what ended long ago", sagas=sagas, ids=ids)
         return sagas + ids
 
-    async def run(self, on_trouble: Callable[[BaseException], None]) -> None:
-        """Look now and then, until cancelled; what passes is reported to `on_trouble` and tried again."""
+    async def run(self, trouble: Trouble) -> None:
+        """Look now and then, until cancelled; what passes is tried again."""
         if self._retention.sagas is None:
             await asyncio.Event().wait()  # there will never be anything to do
             return
@@ -66,8 +67,9 @@ class Purger:
             self._changed.clear()
             try:
                 await self.purge()
+                trouble.over()
             except Exception as error:
-                on_trouble(error)
+                trouble.report(error)
             try:
                 async with asyncio.timeout(wait):
                     await self._changed.wait()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 
 from amends.brokers import Broker
 from amends.coordinator.store import SagaStore
+from amends.coordinator.trouble import Trouble
 
 log = structlog.get_logger("amends.coordinator")
 
@@ -48,11 +49,12 @@ class Relay:
             log.info("sent what an earlier run had left in the outbox", commits=len(entries))
         return sent
 
-    async def run(self, on_trouble: Callable[[BaseException], None]) -> None:
+    async def run(self, trouble: Trouble) -> None:
         """Look now and then, until cancelled."""
         while True:
             try:
                 await self.relay()
+                trouble.over()
             except Exception as error:
-                on_trouble(error)
+                trouble.report(error)
             await asyncio.sleep(self.grace_s / 2)

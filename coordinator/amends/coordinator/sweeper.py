@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 from amends.brokers import Broker
 from amends.coordinator.store import SagaStore
+from amends.coordinator.trouble import Trouble
 from amends.coordinator.wire import timer
 
 LEASE_S: Final = 30.0
@@ -59,8 +60,8 @@ class Sweeper:
         """When the next timer of our slots is due."""
         return await self._store.next_due(self._slots) if self._slots else None
 
-    async def run(self, on_trouble: Callable[[BaseException], None]) -> None:
-        """Sweep until cancelled; what passes is reported to `on_trouble` and tried again."""
+    async def run(self, trouble: Trouble) -> None:
+        """Sweep until cancelled; what passes is tried again."""
         while True:
             self._changed.clear()
             try:
@@ -70,8 +71,10 @@ class Sweeper:
                 if self._next is not None:
                     wait = min(wait, max(0.0, (self._next - await self._store.now()) / timedelta(seconds=1)))
             except Exception as error:
-                on_trouble(error)
+                trouble.report(error)
                 wait = 1.0
+            else:
+                trouble.over()
             try:
                 async with asyncio.timeout(wait):
                     await self._changed.wait()

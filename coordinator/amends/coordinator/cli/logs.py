@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from amends.brokers.settings import Settings
+
+_LIBRARIES: Final = ("aiormq", "aio_pika", "aiokafka", "kafka")
+"""They log every attempt to reach a server that is away. What we say of it ourselves, once, is enough."""
 
 
 def configure_logs(settings: Settings, worker: int | None = None, *, for_good: bool = False) -> None:
@@ -44,3 +47,5 @@ def configure_logs(settings: Settings, worker: int | None = None, *, for_good: b
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    for library in _LIBRARIES:
+        logging.getLogger(library).setLevel(logging.NOTSET if level <= logging.DEBUG else logging.CRITICAL + 1)

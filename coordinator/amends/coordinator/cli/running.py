@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -15,7 +15,7 @@ import typer
 
 from amends.brokers.connect import connect_broker
 from amends.brokers.settings import Settings, without_password
-from amends.contracts import InternalError, UsageError
+from amends.contracts import InternalError, TransientError, UsageError
 from amends.coordinator.cli.errors import Exit
 from amends.coordinator.cli.logs import configure_logs
 from amends.coordinator.cli.options import CONNECTED, Call, Inbox, Log, LogLevel, Workers, command
@@ -23,9 +23,10 @@ from amends.coordinator.cli.output import Output
 from amends.coordinator.cli.runner import run as run_loop
 from amends.coordinator.cli.supervisor import Supervisor
 from amends.coordinator.cli.worker import Worker
-from amends.coordinator.coordinator import Coordinator
+from amends.coordinator.coordinator import Coordinator, Engine
 from amends.coordinator.declaration.saga import definition_of
 from amends.coordinator.loading import Parts, load_parts
+from amends.coordinator.trouble import Trouble
 from amends.participants import Participant
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -53,8 +54,9 @@ def run(
     """Run the sagas and participants of modules. It ends with SIGTERM or Ctrl-C.
 
     Any number of such processes may share a broker and a store; --workers starts several, and replaces those that die.
-    Told to stop, it finishes what is in hand; told twice, it stops at once, and others do it again. --json prints one
-    line that says what runs, once it does.
+    While broker or store is away, it waits, also at the start, and goes on by itself. Told to stop, it finishes what is
+    in hand; told twice, it stops at once, and others do it again. --json prints one line that says what runs, once it
+    does.
     """
     worker = Worker.of_a_supervisor(_GRACE_S + _LAST_GRACE_S)
     parts = _select(load_parts(modules), only, service or [], modules)
@@ -123,15 +125,10 @@ async def _run(call: Call, parts: Parts, worker: Worker | None = None) -> None:
     tells = worker is None and not call.out.json
     with _told_to_stop() as stop:
         async with AsyncExitStack() as stack:
-            broker = await connect_broker(settings.broker)
-            stack.push_async_callback(broker.close)
-            for participant in parts.participants:
-                await stack.enter_async_context(participant.running(broker, inbox=settings.inbox, grace=_GRACE_S))
-            engine = None
-            if parts.sagas:
-                coordinator = Coordinator(parts.sagas, broker=broker, store=settings.store)
-                engine = await stack.enter_async_context(coordinator.running())
-            if worker is None:
+            engine = await _open_patiently(stack, settings, parts, stop)
+            if stop.is_set():
+                pass
+            elif worker is None:
                 call.out.result(_document(settings, parts), lambda out: _tell(out, settings, parts))
             else:
                 worker.ready()
@@ -151,6 +148,38 @@ async def _run(call: Call, parts: Parts, worker: Worker | None = None) -> None:
                 call.out.line("Stopping: finishing what is in hand")
     if tells:
         call.out.line("Stopped")
+
+
+async def _open_patiently(
+    stack: AsyncExitStack, settings: Settings, parts: Parts, stop: asyncio.Event
+) -> Engine | None:
+    """Begin to work, once broker, store and inbox are there. What is away is told once."""
+    trouble = Trouble("the start")
+    while not stop.is_set():
+        async with AsyncExitStack() as opened:
+            try:
+                engine = await _open(opened, settings, parts)
+            except TransientError as error:
+                trouble.report(error)
+            else:
+                trouble.over()
+                stack.push_async_exit(opened.pop_all())
+                return engine
+        with suppress(TimeoutError):
+            async with asyncio.timeout(trouble.next_wait()):
+                await stop.wait()
+    return None
+
+
+async def _open(stack: AsyncExitStack, settings: Settings, parts: Parts) -> Engine | None:
+    """Begin to work; gives the coordinator, if there are sagas. Raises `TransientError` for what is away."""
+    broker = await connect_broker(settings.broker)
+    stack.push_async_callback(broker.close)
+    for participant in parts.participants:
+        await stack.enter_async_context(participant.running(broker, inbox=settings.inbox, grace=_GRACE_S))
+    if not parts.sagas:
+        return None
+    return await stack.enter_async_context(Coordinator(parts.sagas, broker=broker, store=settings.store).running())
 
 
 @contextmanager
