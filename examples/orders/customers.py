@@ -38,7 +38,9 @@ patiently = retry(retry=retry_if_exception_type(TransientError), wait=wait_rando
 
 
 class Watcher(Protocol):
-    """Who wants to know how far we are."""
+    """Who wants to know how far we are; `before` an order is placed it may be held back."""
+
+    async def before(self, order: Order) -> None: ...
 
     def placed(self, order: Order) -> None: ...
 
@@ -65,7 +67,6 @@ async def trade(
     orders: Sequence[Order],
     watcher: Watcher,
     *,
-    at_once: int = AT_ONCE,
     patience_s: float = PATIENCE_S,
 ) -> None:
     """Place the orders; return when each is where it must end, or has ended elsewhere, or nothing happens any more."""
@@ -75,6 +76,7 @@ async def trade(
 
             async def place(waiting: Iterator[Order]) -> None:
                 for order in waiting:
+                    await watcher.before(order)
                     handle = await _place(sagas, order)
                     watcher.placed(order)
                     group.create_task(see_through(order, handle))
@@ -84,7 +86,7 @@ async def trade(
                 watcher.at_rest(order)
                 patience.reschedule(asyncio.get_running_loop().time() + patience_s)
 
-            for _ in range(at_once):
+            for _ in range(AT_ONCE):
                 group.create_task(place(waiting))
 
 

@@ -68,6 +68,7 @@ class Processes:
         self._home = home
         self._logs = home / "logs"
         self._running: dict[Role, asyncio.subprocess.Process] = {}
+        self._log_starts: dict[Role, int] = {}
         self._watches: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[ProcessEnded] = asyncio.get_running_loop().create_future()
 
@@ -123,13 +124,17 @@ class Processes:
         """Let it go on, as if nothing had been."""
         self._running[role].send_signal(signal.SIGCONT)
 
-    def log_of(self, role: Role) -> Path:
-        """What all processes of this role have said."""
+    def said(self, role: Role) -> str:
+        """What the newest process of this role has said so far."""
+        return self._log(role).read_bytes()[self._log_starts[role] :].decode("utf-8", "replace")
+
+    def _log(self, role: Role) -> Path:
         return self._logs / f"{role.name}.log"
 
     async def _start(self, role: Role) -> None:
-        log = self.log_of(role)
+        log = self._log(role)
         with log.open("ab") as output:
+            self._log_starts[role] = output.tell()
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-c", _AMENDS, "run", role.module),

@@ -159,6 +159,8 @@ class Tally:
         self._bar_placed = self.bars.add_task("orders placed", total=orders)
         self._bar_at_rest = self.bars.add_task("orders at rest", total=orders)
 
+    async def before(self, order: Order) -> None: ...
+
     def placed(self, order: Order) -> None:
         self.bars.advance(self._bar_placed)
 

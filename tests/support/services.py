@@ -89,17 +89,17 @@ def _shared(name: str, tmp_path_factory: pytest.TempPathFactory) -> str:
             name, root / "services" / name, os.getppid() if worker else os.getpid()
         )
     except ServiceMissing as error:
-        _do_without(name, error)
+        do_without(name, error)
 
 
 def _private(stack: ExitStack, server: type[ServerT], *arguments: Any, **options: Any) -> ServerT:
     try:
         return cast(ServerT, stack.enter_context(server(*arguments, **options)))
     except ServiceMissing as error:
-        _do_without(server.name, error)
+        do_without(server.name, error)
 
 
-def _do_without(name: str, error: ServiceMissing) -> NoReturn:
+def do_without(name: str, error: ServiceMissing) -> NoReturn:
     problem = f"NOT TESTED on a real {name}: {error}"
     if os.environ.get("AMENDS_REQUIRE_SERVICES") == "1":
         pytest.fail(problem, pytrace=False)
