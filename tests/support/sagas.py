@@ -60,6 +60,7 @@ def snapshot(
     waived: bool = False,
     state: bytes = b"\x80",
     keys: dict[str, str] | None = None,
+    epoch: str = "",
 ) -> Snapshot:
     """A snapshot of one step `reserve`. Names that are not given are fresh; `at` is the time of its commit."""
     status = RunStatus.STUCK if stuck else RunStatus.ISSUED
@@ -76,6 +77,7 @@ def snapshot(
         clock=at,
         started_at=started_at or at,
         runs={"reserve#0": StepRun("reserve", status, wake_at=wake_at)},
+        epoch=epoch,
         ended_at=at if phase.ended else None,
         paused_at=at if paused else None,
         waived=(Waived("reserve", "no need", "ada"),) if waived else (),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from amends.coordinator.core.snapshot import Snapshot
@@ -14,10 +14,11 @@ class Actor:
     """The process manager of one saga instance: its mailbox, and its state while it is hot.
 
     `hydrated` says that `snapshot` and `start` are what the store had when they were read, or what we committed since;
-    another coordinator may have moved on meanwhile, which only a commit or a fresh load can tell.
+    another coordinator may have moved on meanwhile, which only a commit or a fresh load can tell. `epoch` is that of
+    the store when they were read.
     """
 
-    __slots__ = ("hydrated", "mailbox", "saga_id", "snapshot", "start")
+    __slots__ = ("epoch", "hydrated", "mailbox", "saga_id", "snapshot", "start")
 
     def __init__(self, saga_id: str) -> None:
         self.saga_id = saga_id
@@ -25,6 +26,7 @@ class Actor:
         self.hydrated = False
         self.snapshot: Snapshot | None = None
         self.start: LedgerEntry | None = None
+        self.epoch = ""
 
     def hydrate(self, snapshot: Snapshot | None, start: LedgerEntry | None) -> None:
         self.snapshot, self.start, self.hydrated = snapshot, start, True
@@ -55,6 +57,12 @@ class Actors:
 
     def evict(self, saga_id: str) -> None:
         self._actors.pop(saga_id, None)
+
+    def forget_others(self, known: Collection[Actor]) -> None:
+        """Drop the state of all but these."""
+        for actor in self._actors.values():
+            if actor not in known:
+                actor.forget()
 
     def trim(self) -> None:
         """Evict what is idle, ended first, down to the limit."""

@@ -20,9 +20,20 @@ from amends.contracts import JSON, Envelope, Kind, TerminalError, UnknownTypeErr
 from amends.contracts.errors import stack_of, text_of
 from amends.contracts.names import check_saga_id, is_reply_address, slot_address
 from amends.contracts.payloads import Notice, Start
+from amends.coordinator import orphans
 from amends.coordinator.actors import Actor, Actors
-from amends.coordinator.core import DoesNotFit, Policy, Transition, Verdict, encode_state, interests, start, transition
-from amends.coordinator.core.inputs import AnyInput, TimersFired
+from amends.coordinator.core import (
+    DoesNotFit,
+    Policy,
+    Transition,
+    Verdict,
+    encode_state,
+    interests,
+    sign_of_loss,
+    start,
+    transition,
+)
+from amends.coordinator.core.inputs import Answered, AnyInput, TimersFired
 from amends.coordinator.core.snapshot import Snapshot
 from amends.coordinator.declaration.definition import Definition
 from amends.coordinator.ids import Ids
@@ -111,6 +122,7 @@ class Processor:
         self._on_wake = on_wake
         self._ids = Ids()
         self._cleared: list[OutboxKey] = []
+        self._epochs: set[str] = set()
         self._shards: frozenset[int] | None = None
         self._watches_events = {d.tag for d in registry if d.event_types()}
 
@@ -184,7 +196,7 @@ class Processor:
         now = await self._store.now()
         commits: list[tuple[Actor, Letter, Commit, Transition]] = []
         for actor in busy:
-            if not actor.mailbox:
+            if not actor.mailbox or not actor.hydrated:
                 continue
             letter: Letter = actor.mailbox[0]
             try:
@@ -210,6 +222,20 @@ class Processor:
             return
         for actor, stored in zip(cold, found, strict=True):
             actor.hydrate(stored.snapshot, stored.start)
+            actor.epoch = stored.epoch
+        self._look_at_epochs({stored.epoch for stored in found}, cold)
+
+    def _look_at_epochs(self, seen: set[str], fresh: list[Actor]) -> None:
+        """In a store of another epoch nothing is certain that was read before."""
+        new = seen - self._epochs - {""}
+        if new and self._epochs:
+            log.warning(
+                "the store was restarted, failed over or restored, or has got another server: sagas ask their "
+                "participants again about what they have issued",
+                epoch=", ".join(new),
+            )
+            self._actors.forget_others(fresh)
+        self._epochs |= new
 
     def _bury(self, actor: Actor, error: StoreCorrupt, decided: Decided) -> None:
         """A saga that cannot be read takes its own messages to the dead letters, and nobody else's."""
@@ -234,7 +260,8 @@ class Processor:
                 self._to_nobody(actor, letter, decided)
                 return None
             definition = self._registry.get(snapshot.saga, snapshot.definition_version)
-            result = transition(definition, snapshot, letter.content, now, self._ids.next(), self._policy)
+            content = sign_of_loss(definition, snapshot, letter.content, actor.epoch) or letter.content
+            result = transition(definition, snapshot, content, now, self._ids.next(), self._policy)
         except (UnknownSaga, DoesNotFit) as error:
             self._park(actor, letter, str(error), decided)
             return None
@@ -254,6 +281,9 @@ class Processor:
             return None
         actor.mailbox.popleft()
         decided.messages.extend(outgoing(snapshot, result.effects, envelope.id))
+        if _is_orphan(letter, snapshot):
+            decided.dead.append(Dead(letter.delivery, orphans.REASON, orphans.detail(envelope)))
+            return None
         nobody_told = envelope.reply_to is None
         if result.verdict in (Verdict.UNEXPECTED, Verdict.REFUSED) and nobody_told:
             decided.dead.append(Dead(letter.delivery, result.verdict.value, result.detail))
@@ -302,6 +332,7 @@ class Processor:
             correlation_id=envelope.correlation_id,
             causation_id=envelope.causation_id,
             traceparent=envelope.traceparent,
+            epoch=actor.epoch,
         )
         return self._as_commit(definition, None, result, envelope.id, hashed), result
 
@@ -341,13 +372,16 @@ class Processor:
                 log.info("another coordinator has moved a saga on; deciding again", saga_id=snapshot.id)
                 actor.forget()
                 continue
-            actor.mailbox.popleft()
+            if result.verdict is Verdict.RECONCILING:
+                log.info("a saga may have lost commits and asks again", saga_id=snapshot.id, why=result.detail)
+            else:
+                actor.mailbox.popleft()
+                decided.handled.append(letter.delivery)
             if commit.predecessor is None:
                 actor.start = LedgerEntry(snapshot.incarnation, commit.input_hash, snapshot.started_at)
             actor.hydrate(snapshot, actor.start)
             if snapshot.phase.ended and not actor.mailbox:
                 self._actors.evict(actor.saga_id)
-            decided.handled.append(letter.delivery)
             if commit.outbox and self._joint is None:
                 decided.messages.extend(commit.outbox)
                 decided.sent.append(OutboxKey(snapshot.id, snapshot.incarnation, snapshot.version))
@@ -400,6 +434,12 @@ class Processor:
     def _to_nobody(self, actor: Actor, letter: Letter, decided: Decided) -> None:
         """A message to a saga that is not there."""
         actor.mailbox.popleft()
+        if isinstance(letter.content, Answered):
+            if actor.start is not None and actor.start.incarnation == letter.content.incarnation:
+                decided.handled.append(letter.delivery)  # it ended long ago: whatever comes now is late
+            else:
+                decided.dead.append(Dead(letter.delivery, orphans.REASON, orphans.detail(letter.envelope)))
+            return
         if actor.start is not None or isinstance(letter.content, TimersFired):
             # it was there, ended long ago and was removed: whatever comes now is late
             problem = f"saga {actor.saga_id!r} ended long ago and has been removed"
@@ -473,6 +513,12 @@ def _awaited(actor: Actor, letter: Letter) -> tuple[str, int]:
     assert isinstance(start, Start)
     assert start.version is not None
     return start.saga, start.version
+
+
+def _is_orphan(letter: Letter, snapshot: Snapshot) -> bool:
+    """Whether a message tells of an effect of a saga that had this id, and is not the one that has it now."""
+    another = isinstance(letter.content, Answered) and letter.content.incarnation != snapshot.incarnation
+    return another and orphans.left_something(letter.envelope)
 
 
 def _read_input(definition: Definition, content: Start) -> object:

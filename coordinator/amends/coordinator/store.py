@@ -38,10 +38,15 @@ class LedgerEntry(Struct, frozen=True, gc=False):
 
 
 class Stored(Struct, frozen=True, gc=False):
-    """What a store knows of one saga id."""
+    """What a store knows of one saga id.
+
+    `epoch` names the life of the store that was read: it changes whenever commits that were reported may have been lost
+    since, as by a fail-over, a restart, or a backup put back. Empty, if the store cannot tell.
+    """
 
     snapshot: Snapshot | None
     start: LedgerEntry | None
+    epoch: str = ""
 
 
 class Predecessor(Struct, frozen=True, gc=False):

@@ -241,6 +241,8 @@ def _answered(envelope: Envelope) -> Answered:
         recording=_recording(envelope),
         revision=envelope.revision,
         attempt=envelope.attempt,
+        version=envelope.version,
+        commit_id=envelope.commit_id or "",
     )
 
 

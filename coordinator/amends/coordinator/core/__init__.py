@@ -3,6 +3,7 @@
 from amends.coordinator.core.inputs import AnyInput as AnyInput
 from amends.coordinator.core.interest import interests as interests
 from amends.coordinator.core.policy import Policy as Policy
+from amends.coordinator.core.reconcile import sign_of_loss as sign_of_loss
 from amends.coordinator.core.snapshot import Phase as Phase
 from amends.coordinator.core.snapshot import RunStatus as RunStatus
 from amends.coordinator.core.snapshot import Snapshot as Snapshot

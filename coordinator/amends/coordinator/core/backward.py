@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from amends.contracts import Compensation, Failure, ReplyOutcome
+from amends.coordinator.core import lost
 from amends.coordinator.core.inputs import Answered
 from amends.coordinator.core.journal import What
 from amends.coordinator.core.sending import failure_in, publish, send_undo, settle
@@ -17,7 +18,10 @@ UNDER_WAY = (RunStatus.UNDOING, RunStatus.UNDO_RETRYING, RunStatus.UNDO_STUCK)
 
 
 def go_back(turn: Turn, failure: Failure) -> bool:
-    """Start to compensate, or first settle a pivot whose outcome is open. False when only forward is left."""
+    """Start to compensate, or first settle a pivot whose outcome is open, and what lost commits may have issued.
+
+    False when only forward is left.
+    """
     if turn.phase is not Phase.RUNNING:
         return True
     if turn.past_pivot():
@@ -28,6 +32,10 @@ def go_back(turn: Turn, failure: Failure) -> bool:
             turn.aborting = failure
         if pivot.status is not RunStatus.SETTLING:
             settle(turn, pivot)
+        return True
+    if lost.find_out(turn):
+        if turn.aborting is None:
+            turn.aborting = failure
         return True
     _begin(turn, failure)
     return True
@@ -45,6 +53,7 @@ def _begin(turn: Turn, failure: Failure) -> None:
     turn.note(
         What.COMPENSATION_STARTED, "", f"{failure.error}: {failure.message}" if failure.message else failure.error
     )
+    lost.warn(turn)
     for run in list(turn.runs.values()):
         _turn_round(turn, run)
     advance(turn)
@@ -60,7 +69,10 @@ def _turn_round(turn: Turn, run: StepRun) -> None:
             turn.close_run(run, RunStatus.CLOSED)
         case RunStatus.STUCK if run.stuck_on == "act":
             turn.close_run(run, RunStatus.CLOSED)
-        case RunStatus.STUCK if run.stuck_on == "answer":
+        case RunStatus.CHECKING:
+            # an undo asks by itself whether there is anything to undo
+            turn.close_run(run, RunStatus.DONE, stuck_on="")
+        case RunStatus.STUCK if run.stuck_on in ("answer", "check"):
             turn.close_run(run, RunStatus.DONE)
         case RunStatus.STUCK:
             turn.close_run(run, RunStatus.UNKNOWN if undoable and run.command is not None else RunStatus.FAILED)
@@ -101,6 +113,8 @@ def _undo(turn: Turn, run: StepRun) -> StepRun:
 
 def _begin_undo(turn: Turn, plan: Plan, run: StepRun) -> StepRun:
     assert plan.compensation is not None
+    if run.forgotten:
+        run = turn.change(run, command=lost.wording(turn, run))
     result = turn.call(plan.compensation, run, "compensation")
     match result:
         case Compensation() if run.command is not None and _undoes(plan, result, run.command):

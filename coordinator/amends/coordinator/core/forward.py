@@ -34,8 +34,13 @@ PASSED = (RunStatus.DONE, RunStatus.SKIPPED, RunStatus.WAIVED)
 
 
 def advance(turn: Turn) -> None:
-    """Dispatch every step whose predecessors are through; end the saga when all are."""
+    """Dispatch every step whose predecessors are through; end the saga when all are.
+
+    While it is open whether what was done still is, nothing is dispatched.
+    """
     if turn.phase is not Phase.RUNNING or turn.paused_at is not None or turn.aborting is not None:
+        return
+    if turn.suspect is not None and any(run.status is RunStatus.CHECKING for run in turn.runs.values()):
         return
     through = {run.step for run in turn.runs.values() if run.status in PASSED}
     begun = {run.step for run in turn.runs.values()}
@@ -53,7 +58,8 @@ def advance(turn: Turn) -> None:
 
 def dispatch(turn: Turn, plan: Plan) -> StepRun:
     """Begin a step: ask its method what to do, and do it. What cannot be done leaves it stuck, the state as it was."""
-    run = StepRun(plan.name, RunStatus.ISSUED)
+    # commits that the store has lost may have sent messages about this very run
+    run = StepRun(plan.name, RunStatus.ISSUED, leap=0 if turn.suspect is None else turn.suspect.leap)
     before = turn.state
     try:
         return _begin(turn, plan, run)
@@ -226,7 +232,7 @@ def answered(turn: Turn, run: StepRun, message: Answered) -> tuple[Verdict, str]
                 return Verdict.DUPLICATE, "this doubt, or a later one, is counted"
             run = turn.change(run, heard=message.attempt)
             if settling:
-                _in_doubt(turn, run)
+                in_doubt(turn, run)
             else:
                 _give_up(turn, plan, run, Failure("in-doubt", f"{run.service} cannot say whether {run.key} happened"))
         case ReplyOutcome.UNDONE | ReplyOutcome.UNDO_FAILED:
@@ -365,7 +371,7 @@ def abort_too_late(turn: Turn) -> None:
     assert turn.aborting is not None
     turn.note(What.CANCEL_TOO_LATE, "", f"the pivot is done; not going back for: {turn.aborting.message}")
     for run in list(turn.runs.values()):
-        if run.status in (RunStatus.FAILED, RunStatus.REJECTED, RunStatus.CLOSED):
+        if run.status in (RunStatus.FAILED, RunStatus.REJECTED, RunStatus.CLOSED, RunStatus.UNDONE):
             turn.stick(run, "outcome", run.failure or turn.aborting)
     turn.aborting = None
 
@@ -373,7 +379,8 @@ def abort_too_late(turn: Turn) -> None:
 # settling
 
 
-def _in_doubt(turn: Turn, run: StepRun) -> None:
+def in_doubt(turn: Turn, run: StepRun) -> None:
+    """The participant cannot say what became of a run: ask again later, up to a limit."""
     policy = turn.policy.settle_retry
     doubts = run.failures + 1
     if policy.exhausted(doubts):

@@ -21,7 +21,8 @@ class Input(Struct, frozen=True, array_like=True, tag=True, kw_only=True, gc=Fal
 class Answered(Input, frozen=True):
     """A participant's answer about the step run `run`: to its command, its undo or its settle.
 
-    `attempt` is that of the message it answers, which no other message about this run has.
+    `attempt` is that of the message it answers, which no other message about this run has. `version` and `commit_id`
+    name the commit that sent that message; 0 and "" when the participant does not say.
     """
 
     run: str
@@ -30,12 +31,25 @@ class Answered(Input, frozen=True):
     recording: Recording
     revision: int = 0
     attempt: int = 0
+    version: int = 0
+    commit_id: str = ""
 
 
 class TimersFired(Input, frozen=True):
     """Something is due. What, is read from the snapshot: a timer that was moved meanwhile simply is not due."""
 
     incarnation: str
+
+
+class RolledBack(Input, frozen=True):
+    """The store may have lost commits of this saga. `why` is what shows it.
+
+    `epoch` is the present one of the store, and `known` the highest version of the saga that anybody has heard of.
+    """
+
+    why: str
+    epoch: str
+    known: int = 0
 
 
 class SignalReceived(Input, frozen=True):
@@ -98,6 +112,7 @@ class Watch(Input, frozen=True):
 AnyInput = (
     Answered
     | TimersFired
+    | RolledBack
     | SignalReceived
     | EventReceived
     | Cancel

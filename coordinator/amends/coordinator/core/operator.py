@@ -6,12 +6,13 @@ from msgspec.structs import replace
 
 from amends.contracts import Failure, TerminalError
 from amends.contracts.payloads import Done
-from amends.coordinator.core import backward, forward
+from amends.coordinator.core import backward, forward, lost, reconcile
 from amends.coordinator.core.inputs import Cancel, Pause, ResolveStep, Resume, RetryStep, SkipStep
 from amends.coordinator.core.journal import What
 from amends.coordinator.core.sending import send_command, send_undo, settle
 from amends.coordinator.core.snapshot import Phase, Recording, RunStatus, StepRun, Waived
 from amends.coordinator.core.turn import Turn, Verdict, later
+from amends.coordinator.declaration.definition import StepKind
 
 Answer = tuple[Verdict, str]
 
@@ -113,6 +114,10 @@ def _retry(turn: Turn, run: StepRun) -> None:
             turn.change(run, status=RunStatus.DONE if run.reply else RunStatus.UNKNOWN, stuck_on="")
         case "undo":
             send_undo(turn, replace(run, undo_failures=0, heard=run.sent))
+        case "check":
+            reconcile.check(turn, run)
+        case _ if run.forgotten:
+            lost.ask_again(turn, run)
         case _ if plan is turn.definition.pivot:
             settle(turn, run)
         case _:
@@ -165,7 +170,7 @@ def resolve(turn: Turn, word: ResolveStep) -> Answer:
         if run.status is RunStatus.UNDO_STUCK:
             _waive(turn, run, word)
         elif word.direction == "forward":
-            forward.succeed(turn, turn.plan(run), turn.change(run, reply=_reply(turn, run, word)))
+            _resolve_forward(turn, run, word)
             if turn.aborting is not None and turn.past_pivot():
                 forward.abort_too_late(turn)
         else:
@@ -176,12 +181,27 @@ def resolve(turn: Turn, word: ResolveStep) -> Answer:
     return Verdict.APPLIED, ""
 
 
+def _resolve_forward(turn: Turn, run: StepRun, word: ResolveStep) -> None:
+    if run.stuck_on == "check":
+        turn.change(run, status=RunStatus.DONE, stuck_on="", failure=None, vouched=True)
+        return
+    forgotten = run.forgotten
+    if forgotten and turn.plan(run).kind is not StepKind.COMPENSATABLE:
+        reconcile.only_forward(turn, run.key)
+        return
+    forward.succeed(turn, turn.plan(run), turn.change(run, reply=_reply(turn, run, word), vouched=True))
+    if forgotten:
+        reconcile.go_on_back(turn)
+
+
 def _cannot_resolve(turn: Turn, run: StepRun, word: ResolveStep) -> str | None:
     if run.status is RunStatus.UNDO_STUCK:
         return None if word.direction == "back" else f"{run.key} is being undone: resolve it back, or retry"
     if word.direction == "forward":
         if run.command is None:
             return f"{run.key} was never sent: retry it, or cancel the saga"
+        if run.stuck_on == "check" or (run.forgotten and turn.plan(run).kind is not StepKind.COMPENSATABLE):
+            return None
         reply = _reply(turn, run, word)
         if reply is None:
             return f"resolving {run.key} forward needs the reply it would have had"

@@ -73,15 +73,15 @@ def send_undo(turn: Turn, run: StepRun) -> StepRun:
     )
 
 
-def settle(turn: Turn, run: StepRun) -> StepRun:
-    """Ask the participant what became of a run, for good; again, if it was asked before."""
+def settle(turn: Turn, run: StepRun, into: RunStatus = RunStatus.SETTLING) -> StepRun:
+    """Ask the participant what became of a run, for good; again, if it was asked before. It is `into` meanwhile."""
     command, issued_at = _asked(run)
     attempt = run.settle_attempt + 1
-    again = run.status is RunStatus.SETTLING
+    again = run.status is into
     run = turn.change(
         run,
-        status=RunStatus.SETTLING,
-        stuck_on="",
+        status=into,
+        stuck_on="" if into is RunStatus.SETTLING else run.stuck_on,
         settle_attempt=attempt,
         # from here on it counts the doubts
         failures=run.failures if again else 0,
@@ -90,7 +90,8 @@ def settle(turn: Turn, run: StepRun) -> StepRun:
         wake_at=turn.resend_at(attempt, run.key),
     )
     turn.effects.append(SendSettle(run.key, run.service, command.type, run.revision, run.sent, issued_at))
-    turn.note(What.STEP_SETTLING, run.key, f"asking {run.service} what became of it")
+    question = "what became of it" if into is RunStatus.SETTLING else "whether it is still done"
+    turn.note(What.STEP_SETTLING, run.key, f"asking {run.service} {question}")
     return run
 
 

@@ -37,6 +37,8 @@ class RunStatus(StrEnum):
     SETTLING = "settling"
     """Its outcome is unknown and must be known: the participant has been asked to settle it."""
     DONE = "done"
+    CHECKING = "checking"
+    """It was done; now that the store may have lost commits, the participant has been asked whether it still is."""
     SKIPPED = "skipped"
     REJECTED = "rejected"
     CLOSED = "closed"
@@ -71,9 +73,10 @@ class Awaits(Struct, frozen=True, array_like=True, gc=False):
     where: tuple[tuple[str, bytes], ...] = ()
 
 
-StuckOn = Literal["", "act", "answer", "outcome", "compensation", "undo"]
+StuckOn = Literal["", "act", "answer", "outcome", "check", "compensation", "undo"]
 """Where a stuck run stopped: its step method raised; the handler of its answer raised or the answer was unreadable;
-the outcome is a refusal, exhaustion or lasting doubt; its compensation method raised; its undo was given up."""
+the outcome is a refusal, exhaustion or lasting doubt; nobody can say whether it is still done; its compensation method
+raised; its undo was given up."""
 
 
 class StepRun(Struct, frozen=True, array_like=True, gc=False):
@@ -82,7 +85,8 @@ class StepRun(Struct, frozen=True, array_like=True, gc=False):
     `command` is frozen at dispatch (for `service`), and `revision` counts its wordings; `attempt` counts the sends of
     the present wording, `failures` the failed ones. `issued_at` is the first send. `timeout_at` ends the wait for an
     outcome. `wake_at` is when the run next has something to do by itself: send again, time out, wake up. `heard` is the
-    number of the latest message whose bad answer was counted (see `sent`).
+    number of the latest message whose bad answer was counted (see `sent`). `leap` are numbers left out for messages
+    that lost commits may have sent; `vouched` says that an operator, not the participant, said that it is done.
     """
 
     step: str
@@ -108,6 +112,8 @@ class StepRun(Struct, frozen=True, array_like=True, gc=False):
     stuck_on: StuckOn = ""
     note: str = ""
     heard: int = 0
+    leap: int = 0
+    vouched: bool = False
 
     @property
     def key(self) -> str:
@@ -116,8 +122,13 @@ class StepRun(Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def sent(self) -> int:
-        """How many messages went out about this run. They are numbered through: an answer tells which one it is for."""
-        return self.attempt + self.settle_attempt + self.undo_attempt
+        """The number of the last message about this run. They are numbered through: an answer tells which it is for."""
+        return self.leap + self.attempt + self.settle_attempt + self.undo_attempt
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether it is known of only by guess: a commit that the store has lost may have issued it, saying what?"""
+        return self.command is not None and not self.command.data
 
     @property
     def unbegun(self) -> bool:
@@ -142,6 +153,17 @@ class Waived(Struct, frozen=True, array_like=True):
     by: str
 
 
+class Suspect(Struct, frozen=True, array_like=True, gc=False):
+    """The store may have lost commits of this saga: why that is thought, and from when on they would have been made.
+
+    `leap` is where the numbers of messages begin that went out after it was noticed.
+    """
+
+    since: datetime
+    why: str
+    leap: int
+
+
 class Snapshot(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """One instance. `version` counts its commits, `commit_id` names the last one, `incarnation` the first.
 
@@ -149,7 +171,9 @@ class Snapshot(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     for going back while the outcome of the pivot is still being settled; `failure` the reason once it goes back.
     `watchers` are the client addresses that want to hear of the end. `seen` are the ids of the words that were heeded
     (of signals and events, with their type);
-    `held` are inputs kept while paused. `keys` are the business keys that it can be found by, as text.
+    `held` are inputs kept while paused. `keys` are the business keys that it can be found by, as text. `epoch` is that
+    of the store when it was last known that no commit is missing; `suspect` is set when some were. `committed` says
+    that the pivot happened, though the commit that knew it is lost.
     """
 
     saga: str
@@ -180,6 +204,9 @@ class Snapshot(Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     traceparent: str | None = None
     parent: str | None = None
     keys: dict[str, str] = {}
+    epoch: str = ""
+    suspect: Suspect | None = None
+    committed: bool = False
 
     @property
     def paused(self) -> bool:

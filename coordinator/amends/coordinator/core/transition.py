@@ -7,7 +7,7 @@ from typing import assert_never
 
 from amends.contracts import ReplyOutcome, TerminalError
 from amends.contracts.payloads import Notice
-from amends.coordinator.core import backward, forward, operator
+from amends.coordinator.core import backward, forward, lost, operator, reconcile
 from amends.coordinator.core.inputs import (
     Answered,
     AnyInput,
@@ -17,6 +17,7 @@ from amends.coordinator.core.inputs import (
     ResolveStep,
     Resume,
     RetryStep,
+    RolledBack,
     SignalReceived,
     SkipStep,
     TimersFired,
@@ -55,8 +56,9 @@ def start(
     correlation_id: str = "",
     causation_id: str = "",
     traceparent: str | None = None,
+    epoch: str = "",
 ) -> Transition:
-    """Begin a new instance. Its incarnation is the id of this commit."""
+    """Begin a new instance in a store of this epoch. Its incarnation is the id of this commit."""
     blank = Snapshot(
         saga=definition.name,
         definition_version=definition.version,
@@ -74,6 +76,7 @@ def start(
         correlation_id=correlation_id or commit_id,
         causation_id=causation_id,
         traceparent=traceparent,
+        epoch=epoch,
     )
     turn = Turn(definition, blank, now, policy)
     turn.note(What.STARTED, "", definition.tag)
@@ -94,7 +97,7 @@ def transition(
         raise DoesNotFit(snapshot.id, definition.name, snapshot.definition_version)
     turn = Turn(definition, snapshot, now, policy)
     verdict, detail = _apply(turn, message)
-    changed = verdict in (Verdict.APPLIED, Verdict.HELD)
+    changed = verdict in (Verdict.APPLIED, Verdict.HELD, Verdict.RECONCILING)
     _tell(turn, message, verdict, detail)
     if changed:
         return turn.finish(commit_id, f"{type(message).__name__} {message.message_id}", verdict, detail)
@@ -140,6 +143,8 @@ def _decide(turn: Turn, message: AnyInput) -> tuple[Verdict, str]:
         return _watch(turn, message)
     if turn.phase.ended:
         return _after_the_end(turn, message)
+    if isinstance(message, RolledBack):
+        return reconcile.begin(turn, message)
     if turn.paused_at is not None and not isinstance(message, Resume):
         return _while_paused(turn, message)
     match message:
@@ -183,7 +188,7 @@ def _after_the_end(turn: Turn, message: AnyInput) -> tuple[Verdict, str]:
             return Verdict.UNEXPECTED, f"the saga is {turn.phase} and never was of incarnation {message.incarnation}"
         case Answered():
             return _answered(turn, message)
-        case TimersFired():
+        case TimersFired() | RolledBack():
             return Verdict.LATE, f"the saga is {turn.phase}"
         case Cancel() if turn.phase is Phase.COMPENSATED:
             return Verdict.DUPLICATE, "it is compensated already"
@@ -229,6 +234,7 @@ def _resume(turn: Turn, message: Resume) -> tuple[Verdict, str]:
 
 _FORWARD = (RunStatus.ISSUED, RunStatus.RETRYING, RunStatus.SETTLING)
 _BACKWARD = (RunStatus.UNKNOWN, *backward.UNDER_WAY)
+_MAY_BE_UNDONE = (RunStatus.DONE, RunStatus.ISSUED, RunStatus.RETRYING, RunStatus.STUCK)
 _NEVER_DONE = (RunStatus.REJECTED, RunStatus.CLOSED)
 
 
@@ -236,14 +242,25 @@ def _answered(turn: Turn, message: Answered) -> tuple[Verdict, str]:
     if message.incarnation != turn.before.incarnation:
         return Verdict.LATE, f"it belongs to incarnation {message.incarnation}, this is {turn.before.incarnation}"
     run = turn.runs.get(message.run)
+    if run is None and turn.suspect is not None and message.run.partition("#")[0] in turn.definition.steps:
+        return reconcile.unissued(turn, message)
     if run is None or run.command is None:
         return Verdict.UNEXPECTED, f"no command of {message.run} was ever sent"
+    if reconcile.out_of_date(run, message):
+        return Verdict.LATE, "the store has lost commits since; the question has been asked again"
+    if run.forgotten and lost.is_open(run):
+        return reconcile.found(turn, run, message)
+    if run.status is RunStatus.CHECKING or run.stuck_on == "check":
+        return reconcile.checked(turn, run, message)
+    undone = message.outcome in (ReplyOutcome.UNDONE, ReplyOutcome.UNDO_FAILED)
+    if undone and turn.suspect is not None and turn.phase is Phase.RUNNING and run.status in _MAY_BE_UNDONE:
+        return reconcile.turned_back(turn, run, message)
     if run.status in _FORWARD or (run.status is RunStatus.STUCK and run.stuck_on == "outcome"):
         return forward.answered(turn, run, message)
     if run.status in _BACKWARD:
         return backward.answered(turn, run, message)
-    undone = message.outcome in (ReplyOutcome.UNDONE, ReplyOutcome.UNDO_FAILED)
-    if (undone and not run.undo_attempt) or (message.outcome is ReplyOutcome.DONE and run.status in _NEVER_DONE):
+    unasked = undone and not run.undo_attempt and run.status is not RunStatus.UNDONE
+    if unasked or (message.outcome is ReplyOutcome.DONE and run.status in _NEVER_DONE):
         return Verdict.UNEXPECTED, f"{run.key} is {run.status}, and yet {run.service} says that it is {message.outcome}"
     return Verdict.LATE, f"{run.key} is {run.status} already"
 
@@ -260,7 +277,9 @@ def _timers(turn: Turn, message: TimersFired) -> tuple[Verdict, str]:
         # one timer may have changed what the next one is for, as when the first turns the saga round
         if run.wake_at is None or run.wake_at > turn.now:
             continue
-        if run.status in _BACKWARD:
+        if run.status is RunStatus.CHECKING:
+            reconcile.check(turn, run)
+        elif run.status in _BACKWARD:
             backward.wake(turn, run)
         else:
             forward.wake(turn, run)

@@ -17,7 +17,17 @@ from amends.contracts.payloads import Notice
 from amends.coordinator.core.effects import Effect, End, Notify
 from amends.coordinator.core.journal import Entry, JournalRecord, What
 from amends.coordinator.core.policy import Policy
-from amends.coordinator.core.snapshot import Buffered, Phase, Recording, RunStatus, Snapshot, StepRun, StuckOn, Waived
+from amends.coordinator.core.snapshot import (
+    Buffered,
+    Phase,
+    Recording,
+    RunStatus,
+    Snapshot,
+    StepRun,
+    StuckOn,
+    Suspect,
+    Waived,
+)
 from amends.coordinator.declaration.definition import Definition, Plan
 from amends.coordinator.declaration.keys import key_values
 from amends.coordinator.declaration.run import Run, bind
@@ -37,6 +47,8 @@ class Verdict(StrEnum):
     """It cannot be done; the one who asked is told why."""
     UNEXPECTED = "unexpected"
     """Nothing this saga did can have led to it: worth an operator's look."""
+    RECONCILING = "reconciling"
+    """The store may have lost commits. What was issued is asked about again; the message that showed it comes next."""
 
 
 class Transition(Struct, frozen=True, eq=False, gc=False):
@@ -73,8 +85,9 @@ class Turn:
     """A snapshot being changed. Everything in here is thrown away unless `finish` is called."""
 
     __slots__ = (
-        "aborting", "before", "buffer", "deadline", "definition", "effects", "entries", "failure", "held", "now",
-        "paused_at", "phase", "policy", "runs", "seen", "sequence", "state", "waived", "watchers",
+        "aborting", "before", "buffer", "committed", "deadline", "definition", "effects", "entries", "epoch", "failure",
+        "held", "now", "paused_at", "phase", "policy", "runs", "seen", "sequence", "state", "suspect", "version",
+        "waived", "watchers",
     )  # fmt: skip
 
     def __init__(self, definition: Definition, snapshot: Snapshot, now: datetime, policy: Policy) -> None:
@@ -93,6 +106,10 @@ class Turn:
         self.held: tuple[bytes, ...] = snapshot.held
         self.watchers: tuple[str, ...] = snapshot.watchers
         self.sequence: int = snapshot.sequence
+        self.version: int = snapshot.version + 1
+        self.epoch: str = snapshot.epoch
+        self.suspect: Suspect | None = snapshot.suspect
+        self.committed: bool = snapshot.committed
         self.entries: list[Entry] = []
         self.effects: list[Effect] = []
 
@@ -134,9 +151,12 @@ class Turn:
     def past_pivot(self) -> bool:
         """Whether the saga can only go forward."""
         run = self.pivot_run()
-        return run is not None and (
-            run.status in (RunStatus.DONE, RunStatus.SKIPPED, RunStatus.WAIVED)
-            or (run.status is RunStatus.STUCK and run.stuck_on == "answer")
+        return self.committed or (
+            run is not None
+            and (
+                run.status in (RunStatus.DONE, RunStatus.SKIPPED, RunStatus.WAIVED)
+                or (run.status is RunStatus.STUCK and run.stuck_on == "answer")
+            )
         )
 
     # the user's code
@@ -186,7 +206,7 @@ class Turn:
         self.note(What.COMPLETED if phase is Phase.COMPLETED else What.COMPENSATED)
         self.effects.append(End(phase))
         for watcher in self.watchers:
-            self.effects.append(Notify(watcher, self.outcome(self.before.version + 1), ""))
+            self.effects.append(Notify(watcher, self.outcome(self.version), ""))
 
     def outcome(self, version: int) -> Notice:
         """How the saga has ended, and why."""
@@ -202,7 +222,7 @@ class Turn:
         return self.after(self.policy.resend.wait(attempt, key))
 
     def finish(self, commit_id: str, cause: str, verdict: Verdict = Verdict.APPLIED, detail: str = "") -> Transition:
-        """The transition, with a snapshot one version further."""
+        """The transition, with a snapshot one version further; after lost commits, further than those can have been."""
         before = self.before
         snapshot = Snapshot(
             saga=before.saga,
@@ -210,7 +230,7 @@ class Turn:
             shape=before.shape,
             id=before.id,
             incarnation=before.incarnation,
-            version=before.version + 1,
+            version=self.version,
             commit_id=commit_id,
             phase=self.phase,
             state=self.state,
@@ -233,6 +253,9 @@ class Turn:
             traceparent=before.traceparent,
             parent=before.parent,
             keys=self._keys(),
+            epoch=self.epoch,
+            suspect=self.suspect,
+            committed=self.committed,
         )
         record = JournalRecord(
             version=snapshot.version,

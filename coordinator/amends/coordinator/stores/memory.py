@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -63,6 +64,15 @@ class _Sending(Struct, eq=False):
     lease_until: datetime | None = None
 
 
+class Backup(Struct, frozen=True, eq=False):
+    """What a memory store held at one moment."""
+
+    sagas: dict[str, _Saga]
+    outbox: dict[OutboxKey, _Sending]
+    parked: dict[tuple[str, str], tuple[int, bytes]]
+    keys: dict[tuple[str, str], dict[str, None]]
+
+
 class MemoryStore:
     """A `SagaStore` that forgets with its process. `close` keeps what is stored.
 
@@ -80,6 +90,17 @@ class MemoryStore:
         self._parked: dict[tuple[str, str], tuple[int, bytes]] = {}
         self._handlings: dict[str, tuple[int, datetime]] = {}
         self._keys: dict[tuple[str, str], dict[str, None]] = {}
+        self._epoch = ""
+
+    def backup(self) -> Backup:
+        """A copy of everything in here, to `restore` later: so a test plays a store that loses commits."""
+        return copy.deepcopy(Backup(self._sagas, self._outbox, self._parked, self._keys))
+
+    def restore(self, backup: Backup, *, epoch: str = "") -> None:
+        """Forget all that came after a backup. Without another `epoch` it is for the sagas' messages to show it."""
+        kept = copy.deepcopy(backup)
+        self._sagas, self._outbox, self._parked, self._keys = kept.sagas, kept.outbox, kept.parked, kept.keys
+        self._epoch = epoch or self._epoch
 
     @contextmanager
     def _operation(self, name: str) -> Iterator[None]:
@@ -108,8 +129,8 @@ class MemoryStore:
     def _load(self, saga_id: str) -> Stored:
         saga = self._sagas.get(saga_id)
         if saga is None:
-            return Stored(None, None)
-        return Stored(None if saga.body is None else decode_snapshot(saga.body), saga.start)
+            return Stored(None, None, self._epoch)
+        return Stored(None if saga.body is None else decode_snapshot(saga.body), saga.start, self._epoch)
 
     async def commit(self, commits: Sequence[Commit], cleared: Sequence[OutboxKey] = ()) -> Sequence[CommitResult]:
         check_commits(commits)

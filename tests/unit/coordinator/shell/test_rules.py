@@ -406,13 +406,25 @@ def a_reply(saga_id: str, effect: str, id: str = "r") -> Envelope:
     )
 
 
-async def test_a_reply_for_a_saga_that_never_was_goes_to_the_dead_letters() -> None:
+async def test_a_reply_for_a_saga_that_never_was_is_an_orphan_that_says_what_to_do() -> None:
     rig = await Rig().open()
     await rig.put(a_reply("ghost", "ghost~none/reserve#0"))
     await rig.run()
     (letter,) = await rig.medium.dead_letters()
-    assert letter.reason == "no-such-saga"
-    assert "ghost" in letter.detail
+    assert letter.reason == "orphan"
+    assert "ghost~none/reserve#0 is done, and the store knows no such saga 'ghost'" in letter.detail
+    assert "nothing else will undo it: see at shop whether it shall stand" in letter.detail
+
+
+async def test_a_reply_to_another_start_of_the_id_is_an_orphan_only_if_it_left_something() -> None:
+    rig = await Rig().open()
+    await rig.start(Order(), "order-1")
+    await rig.coordinate()
+    await rig.put(a_reply("order-1", "order-1~lost/reserve#0"))
+    await rig.put(replace(a_reply("order-1", "order-1~lost/charge#0"), outcome=ReplyOutcome.REJECTED))
+    await rig.coordinate()
+    (letter,) = await rig.medium.dead_letters()
+    assert (letter.reason, letter.detail.split()[0]) == ("orphan", "order-1~lost/reserve#0")
 
 
 async def test_a_reply_without_an_effect_key_goes_to_the_dead_letters_and_the_others_go_on() -> None:

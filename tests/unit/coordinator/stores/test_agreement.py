@@ -223,7 +223,7 @@ class Stores(RuleBasedStateMachine):
     def the_same_is_stored(self) -> None:
         if not hasattr(self, "runner"):
             return
-        self.both(lambda store: store.load(IDS), list)
+        self.both(lambda store: store.load(IDS), lambda found: [(stored.snapshot, stored.start) for stored in found])
         self.both(journals)
         self.both(lambda store: store.count(SagaQuery()))
 

@@ -29,6 +29,7 @@ PARKED_SENT: Final = _read("parked_sent", "allow-oom")
 
 BROWSE: Final = _read("browse", "no-writes")
 EARLIEST: Final = _read("earliest", "no-writes")
+HYDRATE: Final = _read("hydrate", "no-writes")
 KINDS: Final = _read("kinds", "no-writes")
 LOAD: Final = _read("load", "no-writes")
 PEEK: Final = _read("peek", "no-writes")

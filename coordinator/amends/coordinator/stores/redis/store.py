@@ -112,19 +112,20 @@ class RedisStore:
         wanted = list(dict.fromkeys(saga_ids))
         found: dict[str, Stored] = {}
         groups = list(self._link.together(wanted, self._keys.tag, _MOST))
-        calls = [scripts.LOAD.call([self._keys.saga(id) for id in group], (0, 1)) for group in groups]
+        calls = [scripts.HYDRATE.call([self._keys.saga(id) for id in group], ()) for group in groups]
         with _as_store_errors():
             answers = await self._link.run(calls)
-        for group, answer in zip(groups, answers, strict=True):
-            found.update((id, self._stored(id, elements)) for id, elements in zip(group, answer, strict=True))
+        for group, (epoch, *answer) in zip(groups, answers, strict=True):
+            life = epoch.decode()
+            found.update((id, self._stored(id, elements, life)) for id, elements in zip(group, answer, strict=True))
         return [found[saga_id] for saga_id in saga_ids]
 
-    def _stored(self, saga_id: str, elements: list[bytes]) -> Stored:
+    def _stored(self, saga_id: str, elements: list[bytes], epoch: str) -> Stored:
         if not elements:
-            return Stored(None, None)
+            return Stored(None, None, epoch)
         with self._corrupt(self._keys.saga(saga_id), f"the saga {saga_id!r}"):
             _, start = read_start(elements[1])
-            return Stored(decode_snapshot(Head.read(elements[0])[1]) if elements[0] else None, start)
+            return Stored(decode_snapshot(Head.read(elements[0])[1]) if elements[0] else None, start, epoch)
 
     # commits
 
