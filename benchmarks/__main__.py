@@ -1,8 +1,8 @@
-"""`python -m benchmarks [core|embedded|latency]… [--sagas N] [--rounds N] [--json]`
+"""`python -m benchmarks [core|embedded|latency|rabbitmq|kafka|others]… [--sagas N] [--rounds N] [--json]`
 
 Everything is measured in one run, a few rounds of it, one thing after the other in each round, so that what else the
 machine does concerns all of them alike; the medians of the rounds are told. Compare ratios, not figures of different
-runs.
+runs. Without words: all that needs no servers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import msgspec
 import structlog
 from rich.console import Console
 from rich.table import Table
+from tests.support.servers import ServiceMissing
 
 from amends.coordinator.cli.runner import run
 from benchmarks.bare import bare, bare_latency
@@ -27,6 +28,8 @@ from benchmarks.core import core
 from benchmarks.embedded import low_load, one_process, two_processes
 from benchmarks.measures import Measure, middle
 from benchmarks.order import shop_in_transactions, shop_with_claims
+from benchmarks.servers.contest import KAFKA, RABBITMQ, Contestant
+from benchmarks.servers.results import Result, middle_result, number, tables
 
 Benchmark = Callable[[Path, int], Measure]
 
@@ -47,7 +50,11 @@ LATENCY: Final[dict[str, Benchmark]] = {
     _BARE_LATENCY: bare_latency,
     "one process, 10 sagas per second": lambda file, sagas: run(low_load(file, sagas, _PER_SECOND)),
 }
-WHAT: Final = (*THROUGHPUT, "latency")
+ALONE: Final = (*THROUGHPUT, "latency")
+"""What needs no servers."""
+
+SERVERS: Final[dict[str, dict[str, Contestant]]] = {"rabbitmq": RABBITMQ, "kafka": KAFKA}
+WHAT: Final = (*ALONE, *SERVERS)
 
 
 def measure(what: Sequence[str], sagas: int, rounds: int, trickled: int) -> dict[str, Measure]:
@@ -76,44 +83,81 @@ def ratios(measures: dict[str, Measure]) -> dict[str, float]:
     return found
 
 
+def contest(what: Sequence[str], sagas: int, rounds: int, seconds: float) -> tuple[dict[str, Result], dict[str, str]]:
+    """The medians of what runs on servers, and why what is missing was left out; by name."""
+    jobs = {name: job for group in SERVERS if group in what for name, job in SERVERS[group].items()}
+    found: dict[str, list[Result]] = {}
+    left_out: dict[str, str] = {}
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            if name not in left_out:
+                try:
+                    found.setdefault(name, []).append(job(sagas, seconds))
+                except ServiceMissing as error:
+                    left_out[name] = str(error)
+    results = {name: middle_result(rounds) for name, rounds in found.items() if name not in left_out}
+    return results, left_out
+
+
+def shares(results: dict[str, Result]) -> dict[str, float]:
+    """Each rate as a share of that of the first of its group, which is the bare loop."""
+    found = {}
+    for group in SERVERS.values():
+        there = [name for name in group if name in results]
+        if there and there[0] == next(iter(group)):
+            found.update({name: results[name].rate / results[there[0]].rate for name in there})
+    return found
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="How fast, beside what the parts allow.")
-    parser.add_argument("what", nargs="*", metavar="WHAT", help=f"{', '.join(WHAT)}; all of them by default")
+    parser.add_argument("what", nargs="*", metavar="WHAT", help=f"{', '.join(WHAT)}; {', '.join(ALONE)} by default")
     parser.add_argument("--sagas", type=int, default=5000, help="how many sagas for each throughput")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--trickled", type=int, default=50, help="how many sagas for each latency")
+    parser.add_argument("--trickled", type=int, default=50, help="how many sagas for each latency without servers")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long for each latency on servers")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
     if unknown := set(asked.what) - set(WHAT):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(WHAT)}")
-    measures = measure(asked.what or WHAT, asked.sagas, asked.rounds, asked.trickled)
-    shares = ratios(measures)
+    what = asked.what or ALONE
+    measures = measure(what, asked.sagas, asked.rounds, asked.trickled)
+    results, left_out = contest(what, asked.sagas, asked.rounds, asked.seconds)
+    parts_of_bare = ratios(measures) | shares(results)
     if asked.json:
-        print(msgspec.json.encode({"measures": measures, "ratios": shares}).decode())
+        told = {"measures": measures, "servers": results, "ratios": parts_of_bare, "left_out": left_out}
+        print(msgspec.json.encode(told).decode())
     else:
-        _show(measures, shares)
-    return 0
+        _show(measures, results, parts_of_bare)
+    for name, reason in left_out.items():
+        print(f"LEFT OUT: {name}: {reason}", file=sys.stderr)
+    return 1 if left_out else 0
 
 
-def _show(measures: dict[str, Measure], shares: dict[str, float]) -> None:
+def _show(measures: dict[str, Measure], results: dict[str, Result], shares: dict[str, float]) -> None:
+    console = Console(width=120)
+    if measures:
+        console.print(_table(measures, shares))
+    if results:
+        for table in tables(results, shares):
+            console.print(table)
+
+
+def _table(measures: dict[str, Measure], shares: dict[str, float]) -> Table:
     table = Table("", "per second", "ratio", "CPU s per 1,000", "bytes each", "p50 ms", "p99 ms")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, one in measures.items():
         table.add_row(
             name,
-            _number(one.rate, 0),
-            _number(shares.get(name), 2),
-            _number(one.cpu_s, 3),
-            _number(one.bytes, 0),
-            _number(one.p50_ms, 1),
-            _number(one.p99_ms, 1),
+            number(one.rate, 0),
+            number(shares.get(name), 2),
+            number(one.cpu_s, 3),
+            number(one.bytes, 0),
+            number(one.p50_ms, 1),
+            number(one.p99_ms, 1),
         )
-    Console(width=110).print(table)
-
-
-def _number(value: float | None, places: int) -> str:
-    return "" if value is None else f"{value:,.{places}f}"
+    return table
 
 
 if __name__ == "__main__":

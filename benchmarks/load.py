@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -46,16 +47,26 @@ async def ended(store: SagaStore) -> int:
     return sum([await store.count(SagaQuery(phase=phase)) for phase in (Phase.COMPLETED, Phase.COMPENSATED)])
 
 
-async def saturate(broker: Broker, store: SagaStore, sagas: int) -> None:
+async def saturate(broker: Broker, store: SagaStore, sagas: int, look_s: float = _LOOK_S) -> None:
     """Start that many sagas, as fast as they go, and wait until the last one has ended."""
+
+    async def start(count: int) -> None:
+        await broker.publish([start_message(next(_numbers)) for _ in range(count)])
+
+    await drive(start, store, sagas, look_s)
+
+
+async def drive(start: Callable[[int], Awaitable[None]], store: SagaStore, sagas: int, look_s: float = _LOOK_S) -> None:
+    """`saturate`, by any way of starting several sagas. Looking costs the store something: until the last thousand, it
+    is done every `look_s` seconds only."""
     before = await ended(store)
     started = done = 0
     while done < sagas:
         while started < sagas and started - done < _IN_FLIGHT:
             batch = min(_AT_ONCE, sagas - started)
-            await broker.publish([start_message(next(_numbers)) for _ in range(batch)])
+            await start(batch)
             started += batch
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(look_s if sagas - done > _IN_FLIGHT / 2 else _LOOK_S)
         done = await ended(store) - before
 
 
@@ -68,6 +79,11 @@ async def trickle(sagas: SagaClient, count: int, per_second: float) -> list[floa
         await sagas.run(order(number), id=f"order-{number:06d}")
         return time.perf_counter() - begun
 
+    return await evenly(one, count, per_second)
+
+
+async def evenly(one: Callable[[], Coroutine[Any, Any, float]], count: int, per_second: float) -> list[float]:
+    """Begin that many at even intervals, however long each takes, and give what they give."""
     begun = time.perf_counter()
     running = []
     for place in range(count):
