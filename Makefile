@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench bench-servers typecheck lint clean
+.PHONY: demo test check bench bench-servers bench-others typecheck lint clean
 
 $(READY): pyproject.toml requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "amends needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -35,6 +35,9 @@ bench: $(READY) ## how fast, as ratios to what the parts allow
 
 bench-servers: $(READY) ## the same on RabbitMQ, Kafka and Redis; takes minutes
 	$(BIN)/python -m benchmarks rabbitmq kafka
+
+bench-others: $(READY) ## beside DBOS, Restate and Celery, which it installs from PyPI and npm; PostgreSQL must be there
+	$(BIN)/python -m benchmarks rabbitmq kafka others --install
 
 clean:
 	rm -rf $(VENV) .amends build dist

@@ -28,7 +28,9 @@ from benchmarks.core import core
 from benchmarks.embedded import low_load, one_process, two_processes
 from benchmarks.measures import Measure, middle
 from benchmarks.order import shop_in_transactions, shop_with_claims
-from benchmarks.servers.contest import KAFKA, RABBITMQ, Contestant
+from benchmarks.others.contest import OTHERS
+from benchmarks.others.environments import install
+from benchmarks.servers.contest import AMENDS, KAFKA, RABBITMQ, Contestant
 from benchmarks.servers.results import Result, middle_result, number, tables
 
 Benchmark = Callable[[Path, int], Measure]
@@ -53,7 +55,7 @@ LATENCY: Final[dict[str, Benchmark]] = {
 ALONE: Final = (*THROUGHPUT, "latency")
 """What needs no servers."""
 
-SERVERS: Final[dict[str, dict[str, Contestant]]] = {"rabbitmq": RABBITMQ, "kafka": KAFKA}
+SERVERS: Final[dict[str, dict[str, Contestant]]] = {"rabbitmq": RABBITMQ, "kafka": KAFKA, "others": OTHERS}
 WHAT: Final = (*ALONE, *SERVERS)
 
 
@@ -100,12 +102,12 @@ def contest(what: Sequence[str], sagas: int, rounds: int, seconds: float) -> tup
 
 
 def shares(results: dict[str, Result]) -> dict[str, float]:
-    """Each rate as a share of that of the first of its group, which is the bare loop."""
+    """Each rate as a share of that of the first of its group, which is the bare loop; of others, of that of amends."""
     found = {}
-    for group in SERVERS.values():
-        there = [name for name in group if name in results]
-        if there and there[0] == next(iter(group)):
-            found.update({name: results[name].rate / results[there[0]].rate for name in there})
+    for name, group in SERVERS.items():
+        first = AMENDS if name == "others" else next(iter(group))
+        if first in results:
+            found.update({name: results[name].rate / results[first].rate for name in group if name in results})
     return found
 
 
@@ -117,10 +119,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--trickled", type=int, default=50, help="how many sagas for each latency without servers")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long for each latency on servers")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--install", action="store_true", help="get what `others` needs first, from PyPI and npm")
     asked = parser.parse_args(arguments)
     if unknown := set(asked.what) - set(WHAT):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(WHAT)}")
     what = asked.what or ALONE
+    if asked.install:
+        install()
     measures = measure(what, asked.sagas, asked.rounds, asked.trickled)
     results, left_out = contest(what, asked.sagas, asked.rounds, asked.seconds)
     parts_of_bare = ratios(measures) | shares(results)
@@ -141,6 +146,8 @@ def _show(measures: dict[str, Measure], results: dict[str, Result], shares: dict
     if results:
         for table in tables(results, shares):
             console.print(table)
+        for name, one in results.items():
+            console.print(f"{name}: {one.note}")
 
 
 def _table(measures: dict[str, Measure], shares: dict[str, float]) -> Table:

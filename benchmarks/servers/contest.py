@@ -13,7 +13,7 @@ from benchmarks.measures import Measure
 from benchmarks.servers.parts import Part
 from benchmarks.servers.recording import record
 from benchmarks.servers.results import Result
-from benchmarks.servers.site import Site
+from benchmarks.servers.site import DURABILITY, Site
 
 _WARM_UP: Final = 512
 _ROLES: Final = ("coordinator", "participant", "load")
@@ -29,7 +29,7 @@ def amends(broker: str, coordinators: int = 1) -> Contestant:
     def run(sagas: int, seconds: float) -> Result:
         with Site(broker) as site:
             commands = [(role, Part.of("benchmarks.servers.product", role, site.broker, site.redis)) for role in roles]
-            return _measure(site, commands, sagas, seconds)
+            return _measure(site, commands, sagas, seconds, DURABILITY[broker])
 
     return run
 
@@ -44,12 +44,12 @@ def bare(broker: str, way: str) -> Contestant:
             site.empty_redis()
             words = (way, str(file), site.broker, site.redis)
             commands = [(role, Part.of("benchmarks.servers.bare", role, *words)) for role in _ROLES]
-            return _measure(site, commands, sagas, seconds)
+            return _measure(site, commands, sagas, seconds, DURABILITY[broker])
 
     return run
 
 
-def _measure(site: Site, parts: Sequence[tuple[str, Part]], sagas: int, seconds: float) -> Result:
+def _measure(site: Site, parts: Sequence[tuple[str, Part]], sagas: int, seconds: float, note: str) -> Result:
     with ExitStack() as stack:
         for role, part in parts:
             stack.enter_context(part)
@@ -62,18 +62,20 @@ def _measure(site: Site, parts: Sequence[tuple[str, Part]], sagas: int, seconds:
         assert full.rate is not None
         per_second = full.rate / 2
         half = msgspec.convert(load.ask("trickle", max(1, round(seconds * per_second)), per_second), Measure)
-    return Result(rate=full.rate, p50_ms=half.p50_ms, p99_ms=half.p99_ms, cpu_s=spent, bytes=left)
+    return Result(rate=full.rate, p50_ms=half.p50_ms, p99_ms=half.p99_ms, cpu_s=spent, bytes=left, note=note)
 
 
 def grown(before: Mapping[str, float], after: Mapping[str, float], factor: float) -> dict[str, float]:
     return {name: factor * (after[name] - before[name]) for name in after}
 
 
+AMENDS: Final = "RabbitMQ: amends"
+
 RABBITMQ: Final[dict[str, Contestant]] = {
     "RabbitMQ: bare loop": bare("rabbitmq", "rabbitmq-batched"),
     "RabbitMQ: bare loop, packs of 32": bare("rabbitmq", "rabbitmq-packed"),
     "RabbitMQ: bare loop, a call for each message": bare("rabbitmq", "rabbitmq-plain"),
-    "RabbitMQ: amends": amends("rabbitmq"),
+    AMENDS: amends("rabbitmq"),
 }
 KAFKA: Final[dict[str, Contestant]] = {
     "Kafka: bare loop": bare("kafka", "kafka"),

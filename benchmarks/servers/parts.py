@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -25,8 +26,9 @@ class PartFailed(Exception):
 class Part:
     """A Python process that calls `serve`, alive inside the `with` block. It is a session of its own."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self._command = list(command)
+        self._environment = {**os.environ, **(environment or {})}
 
     @classmethod
     def of(cls, module: str, *words: str) -> Part:
@@ -35,10 +37,15 @@ class Part:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self._environment,
+            start_new_session=True,
         )
         try:
-            self._answer()
+            self.hear()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -61,16 +68,21 @@ class Part:
         return self._process.pid
 
     def ask(self, *words: object) -> Any:
-        """Say this, and wait for the answer. Raises `PartFailed`."""
+        """Tell, and hear."""
+        self.tell(*words)
+        return self.hear()
+
+    def tell(self, *words: object) -> None:
+        """Say what to do."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(msgspec.json.encode(words).decode() + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # it says why on its way out
-        return self._answer()
 
-    def _answer(self) -> Any:
+    def hear(self) -> Any:
+        """Wait for the answer to what was told. Raises `PartFailed`."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:

@@ -9,19 +9,19 @@ from typing import Final
 
 _PROC: Final = Path("/proc")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-# places behind the name of the program in /proc/PID/stat: session, and the two kinds of time, own and of ended children
-_SESSION, _TIMES = 3, slice(11, 15)
+# places behind the name of the program in /proc/PID/stat: parent, and both kinds of time, own and of ended children
+_PARENT, _TIMES = 1, slice(11, 15)
 
 
-def cpu_s(group: int) -> float:
-    """The processor seconds of a session (`start_new_session=True`) and of what has ended in it."""
-    return sum(sum(map(int, fields[_TIMES])) for _, fields in _members(group)) / _TICKS
+def cpu_s(pid: int) -> float:
+    """The processor seconds of a process and of all that it has started."""
+    return sum(sum(map(int, fields[_TIMES])) for _, fields in _family(pid)) / _TICKS
 
 
-def bytes_written(group: int) -> int:
-    """What the processes of a session have sent to the disk, or will, when the system writes its buffers."""
+def bytes_written(pid: int) -> int:
+    """What a process and those it has started have sent to the disk, or will, when the system writes its buffers."""
     total = 0
-    for process, _ in _members(group):
+    for process, _ in _family(pid):
         try:
             told = dict(line.split(": ") for line in (process / "io").read_text().splitlines())
         except OSError:
@@ -30,12 +30,20 @@ def bytes_written(group: int) -> int:
     return total
 
 
-def _members(group: int) -> Iterator[tuple[Path, list[str]]]:
+def _family(pid: int) -> Iterator[tuple[Path, list[str]]]:
+    children: dict[int, list[int]] = {}
+    known: dict[int, list[str]] = {}
     for process in _PROC.glob("[0-9]*"):
         try:
             # the name is in parentheses, and may hold anything
             fields = (process / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[_SESSION]) == group:
-            yield process, fields
+        known[int(process.name)] = fields
+        children.setdefault(int(fields[_PARENT]), []).append(int(process.name))
+    left = [pid]
+    while left:
+        one = left.pop()
+        left += children.get(one, [])
+        if one in known:
+            yield _PROC / str(one), known[one]

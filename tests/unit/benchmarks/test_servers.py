@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +90,17 @@ def test_part_that_ends_by_itself_is_told_by_its_command() -> None:
         Part.of("benchmarks.servers.product", "nobody").__enter__()
 
 
-def test_what_this_very_session_has_spent_is_known() -> None:
-    session = os.getsid(0)
-    before = cpu_s(session)
-    sum(range(10_000_000))
-    assert cpu_s(session) > before >= 0
-    assert bytes_written(session) >= 0
+def test_what_a_process_and_its_children_have_spent_is_known() -> None:
+    busy = "import sys; sum(range(5_000_000)); print(flush=True); sys.stdin.readline()"
+    shell = ["sh", "-c", f"{sys.executable} -c '{busy}'; true"]
+    with subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        # the shell itself has done nothing
+        assert cpu_s(process.pid) > 0
+        assert bytes_written(process.pid) >= 0
+        process.stdin.close()
 
 
 @pytest.mark.slow
