@@ -16,6 +16,8 @@ def test_public_names() -> None:
         "MemoryBroker",
         "Outgoing",
         "Retention",
+        "Returned",
+        "ReturningBroker",
         "ShardMap",
         "connect_broker",
     }

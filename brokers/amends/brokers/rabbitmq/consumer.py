@@ -99,8 +99,8 @@ class RabbitmqConsumer:
 
     async def _open(self) -> None:
         await self._prepare()
-        queues = sorted(queue for queue in self._queues if queue not in self._lanes)
-        results = await asyncio.gather(*map(self._open_lane, queues), return_exceptions=True)
+        missing = sorted((queue, ahead) for queue, ahead in self._queues.items() if queue not in self._lanes)
+        results = await asyncio.gather(*(self._open_lane(*one) for one in missing), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -110,8 +110,8 @@ class RabbitmqConsumer:
         if not task.cancelled():
             task.exception()
 
-    async def _open_lane(self, queue: str) -> None:
-        lane = await Lane.open(self._link, queue, self._queues[queue], self._arrived, self._lost)
+    async def _open_lane(self, queue: str, ahead: int) -> None:
+        lane = await Lane.open(self._link, queue, ahead, self._arrived, self._lost)
         if self.closed or queue not in self._queues or lane.closed:
             self._drop(lane)
             await lane.close()

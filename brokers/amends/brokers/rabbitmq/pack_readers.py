@@ -36,8 +36,7 @@ class PackReaders:
         answer = self._answers.get(service)
         if answer is None:
             await self._link.job(self._ask(service))
-            answer = self._answers.get(service)
-            return answer is not None and answer.reads
+            return self._answers[service].reads
         if answer.again is None and asyncio.get_running_loop().time() - answer.at > self._ask_again_s:
             answer.again = asyncio.create_task(self._link.job(self._ask(service)))
         return answer.reads
@@ -57,7 +56,7 @@ class PackReaders:
                 else:
                     self._note(service, reads=bool(found.consumer_count))
         except BrokerUnavailable:
-            self._answers.pop(service, None)
+            self._note(service, reads=False)
 
     def _note(self, service: str, *, reads: bool) -> None:
         self._answers[service] = _Answer(reads, asyncio.get_running_loop().time())
