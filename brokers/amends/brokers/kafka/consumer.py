@@ -90,7 +90,7 @@ class KafkaConsumer:
                 break
             # what was behind them
             taken, overdue = self._pick(limit)
-        if any(partition.wants_commit for partition in self._reader.partitions.values()):
+        if self._reader.wants_commit:
             self._reader.ask_for_more()
         if taken:
             self._reader.read_on()

@@ -207,7 +207,7 @@ class GroupReader(Reader, ConsumerRebalanceListener):  # type: ignore[misc, unus
                     await self._commit_now(_COMMIT_S)
                 except BrokerUnavailable as error:
                     self.give_up(error)
-                    if any(partition.wants_commit for partition in self.partitions.values()):
+                    if self.wants_commit:
                         # whoever receives waits for this
                         self.on_trouble(error)
                 if self._doing is not None and not self._doing.done():

@@ -70,6 +70,11 @@ class Reader(ABC):
         """Wait until Kafka knows what is acknowledged by now."""
         return
 
+    @property
+    def wants_commit(self) -> bool:
+        """Whether something waits that can only be handed out after a commit."""
+        return not self.resting and any(partition.wants_commit for partition in self.partitions.values())
+
     def ask_for_more(self) -> None:
         """Let Kafka know, soon, that more than it knows of may be in hand; `on_news` tells when it does."""
         return
