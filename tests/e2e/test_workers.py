@@ -94,11 +94,15 @@ def test_what_runs_is_told_once_and_so_is_the_end(tmp_path: Path) -> None:
 
 
 def test_no_worker_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
-    with running(SHOP, "--workers", "2", "--log", "json", cwd=tmp_path) as process:
-        process.signal(signal.SIGKILL)
-        assert process.gone()
-        process.wait()
-    events = [json.loads(line) for line in process.lines if line.startswith("{")]
+    urls = f"embedded:{tmp_path}/amends.db", f"sqlite:{tmp_path}/amends.db"
+    with crew(tmp_path, *urls, "--log", "json") as two:
+        two.process.signal(signal.SIGKILL)
+        if not two.process.gone():
+            for pid in two.pids:
+                os.kill(pid, signal.SIGKILL)
+            pytest.fail("a worker has outlived its supervisor")
+        two.process.wait()
+    events = [json.loads(line) for line in two.process.lines if '"event"' in line]
     alone = [event["worker"] for event in events if event["event"] == "the supervisor of this worker is gone; stopping"]
     assert sorted(alone) == [1, 2]
 

@@ -94,7 +94,8 @@ def running(*arguments: str, cwd: Path, until: str = "Running", **variables: str
     """`amends run …`, from the moment it runs."""
     process = Process("run", *arguments, cwd=cwd, **variables)
     try:
-        process.wait_for(until)
+        # with workers it is three processes that start one after the other, on a machine that may be busy
+        process.wait_for(until, timeout_s=90)
         yield process
     finally:
         process.close()
