@@ -30,8 +30,9 @@ typecheck: $(READY)
 	$(BIN)/mypy
 	$(BIN)/mypy examples benchmarks
 
-bench: $(READY) ## how fast, as ratios to what the parts allow
+bench: $(READY) ## how fast, as ratios to what the parts allow, and how much memory a saga takes
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.memory
 
 bench-servers: $(READY) ## the same on RabbitMQ, Kafka and Redis; takes minutes
 	$(BIN)/python -m benchmarks rabbitmq kafka

@@ -68,4 +68,5 @@ def _place(saga: type[Any]) -> str:
 def input_hash(saga: str, data: bytes | msgspec.Raw) -> str:
     """A hash of a saga's input as JSON, the same for any order of its fields."""
     value: Any = msgspec.json.decode(data)
-    return hashlib.sha256(saga.encode() + b"\0" + msgspec.json.encode(value, order="sorted")).hexdigest()
+    data = saga.encode() + b"\0" + msgspec.json.encode(value, order="sorted")
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -14,7 +14,6 @@ from amends.brokers import Outgoing, ShardMap
 from amends.brokers.redis_link import Call, RedisLink, RedisUnavailable, ServerTime, command, read_url
 from amends.contracts import Clock
 from amends.coordinator.core.journal import JournalRecord, decode_record, encode_record
-from amends.coordinator.core.snapshot import decode_snapshot, encode_snapshot
 from amends.coordinator.store import (
     EVERYWHERE,
     HANDLINGS_KEPT,
@@ -34,6 +33,7 @@ from amends.coordinator.store import (
 from amends.coordinator.stores.checks import check_commits
 from amends.coordinator.stores.facets import facets_of
 from amends.coordinator.stores.redis import scripts
+from amends.coordinator.stores.redis.bodies import decode_body, encode_body
 from amends.coordinator.stores.redis.interests import Interests, Watch, read_watch
 from amends.coordinator.stores.redis.keys import (
     Head,
@@ -124,8 +124,11 @@ class RedisStore:
         if not elements:
             return Stored(None, None, epoch)
         with self._corrupt(self._keys.saga(saga_id), f"the saga {saga_id!r}"):
-            _, start = read_start(elements[1])
-            return Stored(decode_snapshot(Head.read(elements[0])[1]) if elements[0] else None, start, epoch)
+            saga, start = read_start(elements[1])
+            if not elements[0]:
+                return Stored(None, start, epoch)
+            head, body = Head.read(elements[0])
+            return Stored(decode_body(body, saga_id, saga, head), start, epoch)
 
     # commits
 
@@ -195,7 +198,7 @@ class RedisStore:
             snapshot.id,
             "" if before is None else expected(before.incarnation, before.version, before.commit_id),
             snapshot.commit_id,
-            head.before(encode_snapshot(snapshot)),
+            head.before(encode_body(snapshot)),
             facets_text(facets),
             keys,
             "" if wake_at is None else wake_at,
