@@ -32,7 +32,7 @@ from .messages import (
 )
 
 
-class PlaceOrder(Saga, version=1):
+class PlaceOrder(Saga, version=1, keys=("order_id", "account", "tracking")):
     order_id: str
     sku: str
     quantity: int

@@ -118,6 +118,9 @@ async def test_commits_wait_while_their_slot_of_the_cluster_moves_and_then_find_
     assert await results(store, commit(second, first)) == [COMMITTED]
     assert len(await store.journal(first.id)) == 2
     await store.close()
+    refusals = "".join(ask(server, "INFO", "errorstats") for server in cluster.servers)
+    for refusal in ("MOVED", "ASK", "TRYAGAIN", "NOSCRIPT"):
+        assert f"errorstat_{refusal}:" in refusals, "nothing was tried again"
 
 
 @pytest.fixture
@@ -350,7 +353,7 @@ async def test_a_commit_that_was_cancelled_is_made_all_the_same(store: RedisStor
 # damage
 
 
-@pytest.mark.parametrize("element", [b"\xc1", b"", b"one\ntwo", b"i\n1\nc\n00\n\n1\n5\nno snapshot"])
+@pytest.mark.parametrize("element", [b"\xc1", b"", b"one\ntwo", b"i\n1\nc\n00\n\n1\n5\n\nno snapshot"])
 async def test_a_saga_that_cannot_be_read_is_reported_with_its_key(
     store: RedisStore, url: str, raw: Redis, element: bytes
 ) -> None:

@@ -291,6 +291,7 @@ def test_config_tells_values_and_where_they_come_from(amends: Amends, tmp_path: 
     assert document["log"] == {"value": "json", "source": "--log"}
     assert document["store"] == {"value": "redis://:***@host", "source": str(tmp_path / "amends.toml")}
     assert document["timeout"] == {"value": 30.0, "source": "default"}
+    assert document["retention"] == {"value": "30d", "source": "default"}
     assert amends("config").out.splitlines()[0].split() == ["setting", "value", "from"]
 
 
