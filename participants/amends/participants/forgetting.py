@@ -16,7 +16,8 @@ from amends.participants.retries import Sleep
 _log: Any = structlog.get_logger("amends.participants")
 
 _SHORTEST_S, _LONGEST_S = 0.2, 86_400.0
-_TROUBLE_S: Final = 60.0
+_SOON_S: Final = 60.0
+"""How soon it looks first, when the rush of a start is over, and again after trouble."""
 
 
 class Forgetter:
@@ -32,16 +33,17 @@ class Forgetter:
             await asyncio.Event().wait()  # there will never be anything to do
             return
         every_s = min(max(self._kept.total_seconds() / 20, _SHORTEST_S), _LONGEST_S)
+        wait = min(every_s, _SOON_S)
         while True:
+            await self._sleep(wait)
             wait = every_s
             try:
                 await self.purge(every_s)
             except TransientError as error:
                 _log.info("the inbox is not purged now", service=self._service, reason=str(error))
-                wait = min(every_s, _TROUBLE_S)
+                wait = min(every_s, _SOON_S)
             except Exception as error:
                 _log.error("the inbox cannot be purged", service=self._service, stack=stack_of(error))
-            await self._sleep(wait)
 
     async def purge(self, every_s: float = 0.0) -> int:
         """Forget what is old enough, unless that was done within the last `every_s` seconds; give how many rows."""

@@ -68,6 +68,9 @@ async def test_it_is_looked_after_every_day_and_an_inbox_kept_for_ever_never(
     inbox: MemoryInbox, time: Timeline
 ) -> None:
     running = asyncio.create_task(forgetter(inbox, time).run())
+    assert await time.asleep() == 60, "the rush of a start is left to pass"
+    assert await inbox.low_water_mark() is None
+    time.advance(60)
     assert await time.asleep() == 86_400
     first = await inbox.low_water_mark()
     time.advance(86_400)
@@ -86,6 +89,8 @@ async def test_an_inbox_that_cannot_be_purged_is_told_of_and_tried_again(inbox: 
 
     with capture_logs() as logs:
         running = asyncio.create_task(forgetter(Broken(time), time).run())
+        await time.asleep()
+        time.advance(60)
         await time.asleep()
     running.cancel()
     assert [entry["event"] for entry in logs] == ["the inbox cannot be purged"]
