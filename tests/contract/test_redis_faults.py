@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 
 import pytest
+from redis import Redis
 from structlog.testing import capture_logs
 from tests.contract.inbox import CLOSED, KEY, begin, finish, settle
 from tests.contract.store import ALL, COMMITTED, CONFLICT, results
@@ -195,6 +197,32 @@ async def test_a_wrong_password_or_none_is_told_as_that(private_redis: Make) -> 
     store = await RedisStore.open(f"redis://:right@127.0.0.1:{server.port}/0")
     await store.ping()
     await store.close()
+
+
+async def test_a_password_that_is_wanted_all_of_a_sudden_is_told_as_that_and_work_goes_on_without_it(
+    private_redis: Make, open: Open
+) -> None:
+    server = private_redis()
+    store = await open(server.url)
+    ask(server, "CONFIG", "SET", "requirepass", "new")
+    with Redis(port=server.port, password="new") as raw:
+        raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        told = set()
+        for _ in range(6):
+            with pytest.raises(StoreUnavailable) as caught:
+                await store.ping()
+            told.add("wants a password" in str(caught.value))
+        assert True in told
+        raw.config_set("requirepass", "")
+
+    async def pinged() -> bool:
+        with suppress(StoreUnavailable):
+            await store.ping()
+            return True
+        return False
+
+    while not await pinged():
+        pass
 
 
 async def test_a_user_who_may_not_write_is_told_what_is_missing(private_redis: Make, open: Open) -> None:

@@ -18,15 +18,14 @@ _LONGEST_WAIT_S: Final = 5.0
 class Trouble:
     """What one part of a coordinator is suffering from.
 
-    Parts that share `known` suffer together: a problem that one of them has told, and that is not over for it, is not
-    told by the others again.
+    Parts that share `known` suffer together: what one of them has told is not told again, by itself or another, until
+    it is over for the one that told it.
     """
 
     def __init__(self, part: str, known: set[str] | None = None) -> None:
         self._part = part
         self._known = set() if known is None else known
-        self._problem: str | None = None
-        self._told = False
+        self._told: set[str] = set()
         self._wait = _SHORTEST_WAIT_S
 
     def next_wait(self) -> float:
@@ -35,16 +34,12 @@ class Trouble:
         return wait
 
     def report(self, error: BaseException) -> None:
-        """Tell of an error, unless it is the one that was told last. What is not passing is told with its trace."""
+        """Tell of an error, unless it is known. What is not passing is told with its trace."""
         problem = f"{type(error).__name__}: {error}"
-        if problem == self._problem:
-            return
-        if self._told:
-            self._known.discard(self._problem or "")
-        self._problem, self._told = problem, problem not in self._known
-        if not self._told:
+        if problem in self._known:
             return
         self._known.add(problem)
+        self._told.add(problem)
         if isinstance(error, TransientError | TimeoutError):
             log.warning(f"{self._part} waits; it goes on by itself", problem=str(error) or type(error).__name__)
         else:
@@ -55,5 +50,5 @@ class Trouble:
         self._wait = _SHORTEST_WAIT_S
         if self._told:
             log.info(f"{self._part} goes on")
-            self._known.discard(self._problem or "")
-        self._problem, self._told = None, False
+            self._known -= self._told
+            self._told.clear()

@@ -17,6 +17,8 @@ from amends.contracts import AmendsError, InternalError, TransientError
 
 _ON: Final = "Work goes on by itself"
 
+_PASSWORD: Final = "wants a password. Put it into the URL (redis://user:password@host)"
+
 _SAID: Final = {
     "OOM": (
         f"is full: its memory has reached maxmemory. Raise maxmemory, or purge sagas that ended long ago. {_ON}",
@@ -39,7 +41,9 @@ _SAID: Final = {
         "does not let this user work ({said}). Give it the keys of its namespace (~amends:*) and the commands it lacks",
         "has no permissions",
     ),
-    "NOAUTH": ("wants a password. Put it into the URL (redis://user:password@host)", "Authentication required"),
+    "NOAUTH": (_PASSWORD, "Authentication required"),
+    # of a longer command, Redis reads no further than its length
+    "unauthenticated": (_PASSWORD, "Protocol error: unauthenticated"),
     "WRONGPASS": ("refuses this user or password. Check the URL, or the server's ACL", "invalid username-password"),
 }
 

@@ -36,9 +36,8 @@ def test_the_next_outage_is_told_again() -> None:
     ]
 
 
-def test_another_problem_of_the_same_part_is_told_and_takes_the_place_of_the_first() -> None:
-    known: set[str] = set()
-    sweep, relay = Trouble("the sweep", known), Trouble("the relay", known)
-    sweep.report(AWAY)
-    assert told(lambda: sweep.report(StoreUnavailable("wrong password"))) == ["the sweep waits; it goes on by itself"]
-    assert told(lambda: relay.report(AWAY)) == ["the relay waits; it goes on by itself"]
+def test_another_problem_is_told_as_well_and_none_twice_when_they_alternate() -> None:
+    sweep = Trouble("the sweep")
+    wrong = StoreUnavailable("wrong password")
+    assert len(told(*[lambda: sweep.report(AWAY), lambda: sweep.report(wrong)] * 3)) == 2
+    assert told(sweep.over, sweep.over) == ["the sweep goes on"]
