@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench bench-servers bench-others typecheck lint clean
+.PHONY: demo test chaos check bench bench-servers bench-others typecheck lint clean
 
 $(READY): pyproject.toml requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "amends needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -19,6 +19,15 @@ demo: $(READY) ## place a few hundred orders, kill the services midway, and prov
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
+ON ?= rabbitmq,kafka,embedded
+SEED ?= 1
+ORDERS ?= 2500
+MINUTES ?= 0
+ORDERS_FILE ?= $(firstword $(wildcard ../*/data/orders.csv))
+
+chaos: $(READY) ## orders on real servers while all is killed, paused, restarted; ON= SEED= ORDERS= MINUTES= ORDERS_FILE=
+	$(BIN)/python -m tests.chaos --on $(ON) --seed $(SEED) --orders $(ORDERS) --minutes $(MINUTES) --file "$(ORDERS_FILE)"
+
 check: $(READY) lint typecheck ## what must be clean before a commit: style, types, imports
 
 lint: $(READY)
@@ -28,7 +37,7 @@ lint: $(READY)
 
 typecheck: $(READY)
 	$(BIN)/mypy
-	$(BIN)/mypy examples benchmarks
+	$(BIN)/mypy examples benchmarks tests/chaos
 
 bench: $(READY) ## how fast, as ratios to what the parts allow, and how much memory a saga takes
 	$(BIN)/python -m benchmarks

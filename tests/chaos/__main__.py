@@ -24,7 +24,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from tests.chaos.customers import ROOT, Source
+from tests.chaos.customers import Source
 from tests.chaos.ground import TITLES, Ground, ground
 from tests.chaos.plan import Kind
 from tests.chaos.run import Report, run
@@ -59,9 +59,10 @@ def _runs(on: str, options: argparse.Namespace, console: Console) -> list[Report
     while not reports or time.monotonic() < until:
         seed = options.seed + len(reports)
         home = Path(tempfile.mkdtemp(prefix="amends-chaos-"))
-        source = Source(options.file, options.orders, options.seed)
+        source = Source(options.file, options.orders, seed)
         with ground(on, options.lease, home) as here:
-            console.print(f"[bold]{here.title}[/], seed {seed}, {options.orders:,} orders; everything in {home}")
+            orders = f"orders of {options.file}" if options.file else "orders"
+            console.print(f"[bold]{here.title}[/], seed {seed}, {options.orders:,} {orders}; everything in {home}")
             report = asyncio.run(_run(here, home, source, seed, options, console))
         reports.append(report)
         _tell_verdict(on, report, home, options, console)
@@ -90,7 +91,8 @@ def _tell_verdict(on: str, report: Report, home: Path, options: argparse.Namespa
         console.print(f"  [red]✗[/] {escape(finding)}", soft_wrap=True)
     if len(report.findings) > SHOWN:
         console.print(f"  [red]✗[/] … and {len(report.findings) - SHOWN:,} more")
-    again = f"make chaos ON={on} SEED={report.seed} ORDERS={options.orders}"
+    file = f" ORDERS_FILE={options.file}" if options.file else ""
+    again = f"make chaos ON={on} SEED={report.seed} ORDERS={options.orders}{file}"
     console.print(
         f"  seed {report.seed}: again with `{again}`; logs, books and the servers' data are in {home}", soft_wrap=True
     )
@@ -157,5 +159,4 @@ def _file(text: str) -> Path | None:
 
 
 if __name__ == "__main__":
-    assert ROOT.is_dir()
     sys.exit(main())
