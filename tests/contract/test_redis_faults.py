@@ -412,7 +412,7 @@ async def test_a_claim_whose_answer_was_lost_is_recognised_and_not_taken_for_ano
         await inbox.begin([begin("other")])
         proxy.answers_until_loss = 1  # the row was loaded; the answer to its change is lost
         assert isinstance((await inbox.begin([begin()]))[0], Claimed)
-        proxy.answers_until_loss = 1
+        proxy.answers_until_loss = 0  # the claim is remembered
         (done,) = await inbox.finish([finish(1, ReplyOutcome.DONE)])
         assert list(await inbox.begin([settle()])) == [done]
         await inbox.close()

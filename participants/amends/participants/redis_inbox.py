@@ -4,12 +4,16 @@ The rows are in one hash for each virtual slot of the effect key (`amends:{s0413
 the empty name. A row is loaded, decided about here, and stored if it is still the one that was loaded; else all of that
 is done again. Each row begins with a token of the write that made it, so that a write whose answer got lost is
 recognised when it is repeated.
+
+Most rows need not be loaded: a new command finds none, and the end of a claim finds the claim. Both are believed at
+first, as storing would fail were they wrong. A decision that stores nothing is only made of what was loaded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
@@ -23,7 +27,7 @@ from amends.contracts import Clock, TerminalError
 from amends.contracts.names import SLOTS
 from amends.participants.decisions import closing, opening
 from amends.participants.memory_inbox import check_purge
-from amends.participants.rows import Closing, ClosingAnswer, Opening, OpeningAnswer, Row
+from amends.participants.rows import Begin, Closing, ClosingAnswer, Opening, OpeningAnswer, Row
 
 RequestT = TypeVar("RequestT", Opening, Closing)
 AnswerT = TypeVar("AnswerT")
@@ -99,16 +103,18 @@ _MOST: Final = 64
 _TRIES: Final = 3
 """How often a write of unknown outcome is repeated."""
 _ROUNDS: Final = 30
+_REMEMBERED: Final = 4096
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class _Found(Struct, frozen=True, gc=False):
-    """A row as it was loaded. Token and mark are empty when there is none."""
+    """A row as it was loaded, or is believed to be. Token and mark are empty when there is none."""
 
     row: Row | None
     token: bytes
     mark: bytes
+    believed: bool = False
 
 
 class RedisInbox:
@@ -126,6 +132,8 @@ class RedisInbox:
         namespace = link.url.namespace
         self._hashes = [f"{namespace}:{{s{slot:04}}}:inbox" for slot in range(SLOTS)]
         self._mark = f"{namespace}:{{inbox}}:mark"
+        self._claims: OrderedDict[str, _Found] = OrderedDict()
+        self._marks: dict[str, bytes] = {}
         self._closed = False
 
     @classmethod
@@ -150,7 +158,9 @@ class RedisInbox:
         answers: dict[int, AnswerT] = {}
         left = list(enumerate(requests))
         for n in range(_ROUNDS):
-            found = await self._load(list(dict.fromkeys(request.effect_key for _, request in left)))
+            found = self._recall([request for _, request in left], believe=n == 0)
+            wanted = dict.fromkeys(request.effect_key for _, request in left)
+            found |= await self._load([key for key in wanted if key not in found])
             now = await self._time.now()
             changed: dict[str, Row] = {}
             for index, request in left:
@@ -159,8 +169,9 @@ class RedisInbox:
                 row, answers[index] = decide(changed.get(key, before.row), request, now, _moment(before.mark))
                 if row is not None:
                     changed[key] = row
-            overtaken = await self._store(changed, found)
-            left = [(index, request) for index, request in left if request.effect_key in overtaken]
+            again = await self._store(changed, found)
+            again |= {key for key, before in found.items() if before.believed and key not in changed}
+            left = [(index, request) for index, request in left if request.effect_key in again]
             if not left:
                 return [answers[index] for index in range(len(requests))]
             await asyncio.sleep(0.001 * n)
@@ -168,6 +179,29 @@ class RedisInbox:
 
     def _hash(self, effect_key: str) -> str:
         return self._hashes[crc32(effect_key.encode()) % SLOTS]
+
+    def _recall(self, requests: Sequence[Opening | Closing], *, believe: bool) -> dict[str, _Found]:
+        """What is known without asking: the claims of this process, and that a new command has no row.
+
+        A claim is given once: after this the row will be another one, or was not what it is believed to be.
+        """
+        recalled: dict[str, _Found] = {}
+        for request in requests:
+            key = request.effect_key
+            claim = self._claims.pop(key, None)
+            if not believe or key in recalled:
+                continue
+            if claim is not None:
+                recalled[key] = claim
+            elif isinstance(request, Begin) and (mark := self._marks.get(self._hash(key))) is not None:
+                recalled[key] = _Found(None, b"", mark, believed=True)
+        return recalled
+
+    def _remember(self, key: str, row: Row, token: bytes, mark: bytes) -> None:
+        if row.lease_until is not None:
+            self._claims[key] = _Found(row, token, mark, believed=True)
+            if len(self._claims) > _REMEMBERED:
+                self._claims.popitem(last=False)
 
     async def _load(self, keys: Sequence[str]) -> dict[str, _Found]:
         groups = list(self._link.together(keys, self._hash, _MOST))
@@ -177,6 +211,7 @@ class RedisInbox:
             for key, data, mark in zip(group, answer[::2], answer[1::2], strict=True):
                 row = None if data is None else _decode(key, data)
                 found[key] = _Found(row, b"" if data is None else data[:8], mark or b"")
+                self._marks[self._hash(key)] = mark or b""
         return found
 
     async def _store(self, changed: dict[str, Row], found: dict[str, _Found]) -> set[str]:
@@ -189,13 +224,14 @@ class RedisInbox:
             for key in group:
                 words += (key, found[key].token, found[key].mark, token + _encode(changed[key]))
             calls.append(_STORE.call([self._hash(key) for key in group], words))
-        stored = await self._surely(calls)
-        return {
-            key
-            for group, answer in zip(groups, stored, strict=True)
-            for key, is_stored in zip(group, answer, strict=True)
-            if not is_stored
-        }
+        overtaken: set[str] = set()
+        for group, answer in zip(groups, await self._surely(calls), strict=True):
+            for key, is_stored in zip(group, answer, strict=True):
+                if is_stored:
+                    self._remember(key, changed[key], token, found[key].mark)
+                else:
+                    overtaken.add(key)
+        return overtaken
 
     async def _surely(self, calls: Sequence[Call]) -> list[list[int]]:
         """Run them; when nobody knows whether they were done, again. They recognise themselves by their token."""
