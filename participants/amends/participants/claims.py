@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -14,6 +13,8 @@ from amends.contracts import TransientError
 from amends.participants.inbox import Inbox
 from amends.participants.retries import Sleep
 from amends.participants.rows import Fenced, Release, Renew
+
+T = TypeVar("T")
 
 _log: Any = structlog.get_logger("amends.participants")
 
@@ -29,12 +30,11 @@ class Claim:
         self.ended = asyncio.Event()
         self._scope: asyncio.Timeout | None = None
 
-    @asynccontextmanager
-    async def at_work(self) -> AsyncIterator[None]:
-        """The time of the handler. Breaks it off with `TimeoutError` when the claim is lost."""
+    async def at_work(self, handling: Awaitable[T]) -> T:
+        """The result of the handler. Breaks it off with `TimeoutError` when the claim is lost."""
         try:
             async with asyncio.timeout(None) as self._scope:
-                yield
+                return await handling
         finally:
             self._scope = None
 
@@ -59,29 +59,25 @@ class Claims:
         self._abandoned: list[Claim] = []
         self._keeper: asyncio.Task[None] | None = None
 
-    @contextmanager
-    def hold(self, key: str, fence: int, *, releasable: bool) -> Iterator[Claim]:
-        """Keep a claim for the time of a `with`. When that is cancelled, `release` gives a releasable one back.
-
-        What cannot be broken off (a thread) is not releasable: its lease runs out by itself.
-        """
-        claim = Claim(key, fence)
-        self._held[key] = claim
+    def hold(self, key: str, fence: int) -> Claim:
+        """Keep a claim until `let_go`."""
+        claim = self._held[key] = Claim(key, fence)
         if self._keeper is None:
             self._keeper = asyncio.get_running_loop().create_task(self._keep())
-        try:
-            yield claim
-        except asyncio.CancelledError:
-            if releasable:
-                self._abandoned.append(claim)
-            raise
-        finally:
-            claim.ended.set()
-            if self._held.get(key) is claim:
-                del self._held[key]
-            if not self._held and self._keeper is not None:
-                self._keeper.cancel()
-                self._keeper = None
+        return claim
+
+    def abandon(self, claim: Claim) -> None:
+        """The handler was broken off: `release` gives its claim back."""
+        self._abandoned.append(claim)
+
+    def let_go(self, claim: Claim) -> None:
+        """Nobody works on it here any more."""
+        claim.ended.set()
+        if self._held.get(claim.key) is claim:
+            del self._held[claim.key]
+        if not self._held and self._keeper is not None:
+            self._keeper.cancel()
+            self._keeper = None
 
     def of(self, key: str) -> Claim | None:
         """The claim that this process holds on an effect."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import uuid4
 
@@ -154,12 +153,15 @@ class Processor:
     async def _handle(self, incoming: Incoming, handler: Handler) -> None:
         while True:
             answer: OpeningAnswer | ClosingAnswer
-            async with self._slot(handler):
+            slots = await self._enter(handler)
+            try:
                 if incoming.intake.closed:
                     return
                 answer = await self._begin(incoming.request)
                 if isinstance(answer, Claimed):
                     answer = await self._perform(incoming, handler, answer)
+            finally:
+                _leave(slots)
             if not isinstance(answer, Busy):
                 break
             await self._until_free(incoming, answer)
@@ -167,10 +169,10 @@ class Processor:
 
     async def _perform(self, incoming: Incoming, handler: Handler, claimed: Claimed) -> ClosingAnswer:
         key = incoming.request.effect_key
-        with self._claims.hold(key, claimed.fence, releasable=not self._performer.in_thread(handler)) as claim:
+        claim = self._claims.hold(key, claimed.fence)
+        try:
             try:
-                async with claim.at_work():
-                    performed = await self._performer.perform(incoming, handler, claimed)
+                performed = await claim.at_work(self._performer.perform(incoming, handler, claimed))
             except TimeoutError:
                 if not claim.lost:
                     raise
@@ -183,6 +185,13 @@ class Processor:
                     recording=performed.recording,
                 )
             )
+        except asyncio.CancelledError:
+            # what is in a thread goes on: its lease runs out by itself
+            if not self._performer.in_thread(handler):
+                self._claims.abandon(claim)
+            raise
+        finally:
+            self._claims.let_go(claim)
 
     async def _finish_all(self, requests: list[Closing]) -> Sequence[ClosingAnswer]:
         """Record what handlers did; when the inbox is away, until it is back: a result is not thrown away."""
@@ -194,15 +203,21 @@ class Processor:
                 await self._sleep(wait)
         raise InternalError("the waits for the inbox have an end")
 
-    @asynccontextmanager
-    async def _slot(self, handler: Handler) -> AsyncIterator[None]:
-        """A slot of the handler's own, if it has any, then one of all actions, or of all undos."""
-        async with AsyncExitStack() as held:
+    async def _enter(self, handler: Handler) -> list[asyncio.Semaphore]:
+        """Take a slot of the handler's own, if it has any, then one of all actions, or of all undos."""
+        taken: list[asyncio.Semaphore] = []
+        try:
             with self._holding_nothing():
                 if own := self._own_slots.get(handler.message.__tag__):
-                    await held.enter_async_context(own)
-                await held.enter_async_context(self._undo_slots if handler.compensates else self._action_slots)
-            yield
+                    await own.acquire()
+                    taken.append(own)
+                common = self._undo_slots if handler.compensates else self._action_slots
+                await common.acquire()
+                taken.append(common)
+        except BaseException:
+            _leave(taken)
+            raise
+        return taken
 
     async def _until_free(self, incoming: Incoming, busy: Busy) -> None:
         """Wait for the end of the claim if it is ours, else for the end of its lease."""
@@ -331,17 +346,31 @@ class Processor:
         if not task.cancelled():
             task.exception()  # whoever waits for it has been told the first one
 
-    @contextmanager
-    def _holding_nothing(self) -> Iterator[None]:
+    def _holding_nothing(self) -> _Idling:
         """While a task waits without slot or claim, a stop takes it out at once: its message is delivered again."""
         if self._stopping:
             raise asyncio.CancelledError
-        task = asyncio.current_task()
-        self._idle.add(task)
-        try:
-            yield
-        finally:
-            self._idle.discard(task)
+        return _Idling(self._idle)
+
+
+class _Idling:
+    """The current task is among `idle` for the time of a `with`."""
+
+    __slots__ = ("_idle", "_task")
+
+    def __init__(self, idle: set[asyncio.Task[Any] | None]) -> None:
+        self._idle, self._task = idle, asyncio.current_task()
+
+    def __enter__(self) -> None:
+        self._idle.add(self._task)
+
+    def __exit__(self, *_: object) -> None:
+        self._idle.discard(self._task)
+
+
+def _leave(slots: list[asyncio.Semaphore]) -> None:
+    for slot in reversed(slots):
+        slot.release()
 
 
 def _asked(incoming: Incoming) -> tuple[Begin | BeginUndo, Handler]:
