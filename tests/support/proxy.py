@@ -43,6 +43,11 @@ class Proxy:
         for writer in self._writers:
             writer.transport.abort()
 
+    def lead_to(self, port: int) -> None:
+        """From now on forward to another port: another server has taken over the address."""
+        self._target_port = port
+        self.cut()
+
     def hold(self) -> None:
         """Let nothing through, in either direction, without closing anything."""
         self._flowing.clear()

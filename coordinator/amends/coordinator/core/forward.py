@@ -40,8 +40,10 @@ def advance(turn: Turn) -> None:
     """
     if turn.phase is not Phase.RUNNING or turn.paused_at is not None or turn.aborting is not None:
         return
-    if turn.suspect is not None and any(run.status is RunStatus.CHECKING for run in turn.runs.values()):
-        return
+    if turn.suspect is not None:
+        if turn.reconciling():
+            return
+        _hand_out(turn)
     through = {run.step for run in turn.runs.values() if run.status in PASSED}
     begun = {run.step for run in turn.runs.values()}
     # plans are in topological order: one pass sees what it lets through itself
@@ -139,12 +141,24 @@ def _wait(turn: Turn, plan: Plan, run: StepRun, wait: WaitFor[Any]) -> StepRun:
         wake_at=timeout_at,
     )
     turn.note(What.STEP_AWAITING, run.key, awaits.type)
+    return _from_buffer(turn, run)
+
+
+def _from_buffer(turn: Turn, run: StepRun) -> StepRun:
+    """Give a waiting run what has come for it already."""
     for buffered in turn.buffer:
         recording = Recording(buffered.type, buffered.data, buffered.content_type)
-        if matches(awaits, recording):
+        if run.awaits is not None and matches(run.awaits, recording):
             turn.buffer = tuple(b for b in turn.buffer if b is not buffered)
-            return _arrived(turn, plan, run, recording)
+            return _arrived(turn, turn.plan(run), run, recording)
     return run
+
+
+def _hand_out(turn: Turn) -> None:
+    """Give a pivot the word that was kept from it while the saga was reconciling."""
+    pivot = turn.pivot_run()
+    if pivot is not None and pivot.status is RunStatus.AWAITING:
+        _from_buffer(turn, pivot)
 
 
 def awaited(wait: WaitFor[Any]) -> Awaits:
@@ -165,14 +179,18 @@ def receive(turn: Turn, word: SignalReceived | EventReceived) -> tuple[Verdict, 
     coming = [plan for plan in turn.definition.steps.values() if recording.type in plan.awaits]
     for plan in coming:
         codec_for(recording.content_type).decode(recording.data, plan.awaits[recording.type])
+    kept_from_pivot = False
     for run in turn.runs.values():
         if run.status is RunStatus.AWAITING and run.awaits is not None and matches(run.awaits, recording):
+            if run is turn.pivot_run() and turn.reconciling():
+                kept_from_pivot = True
+                break
             turn.note(what, run.key, recording.type)
             _arrived(turn, turn.plan(run), run, recording)
             advance(turn)
             return Verdict.APPLIED, ""
     begun = {run.step for run in turn.runs.values() if not run.unbegun}
-    if not any(plan.name not in begun for plan in coming):
+    if not kept_from_pivot and not any(plan.name not in begun for plan in coming):
         known = ", ".join(sorted({tag for plan in turn.definition.steps.values() for tag in plan.awaits})) or "nothing"
         problem = "none of its steps awaits it any more" if coming else f"no step ever does; its steps await {known}"
         return Verdict.REFUSED, f"{turn.definition.name} {turn.before.id} does not await {recording.type}: {problem}"
@@ -373,6 +391,11 @@ def abort_too_late(turn: Turn) -> None:
     for run in list(turn.runs.values()):
         if run.status in (RunStatus.FAILED, RunStatus.REJECTED, RunStatus.CLOSED, RunStatus.UNDONE):
             turn.stick(run, "outcome", run.failure or turn.aborting)
+        elif run.status is RunStatus.UNKNOWN:
+            # only a pivot that a lost commit issued can be done before this is known: then this is done too
+            timeout = turn.plan(run).timeout
+            timeout_at = None if timeout is None else turn.after(timeout)
+            send_command(turn, turn.change(run, heard=run.sent, failures=0, timeout_at=timeout_at, ended_at=None))
     turn.aborting = None
 
 

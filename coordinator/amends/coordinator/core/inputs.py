@@ -44,12 +44,14 @@ class TimersFired(Input, frozen=True):
 class RolledBack(Input, frozen=True):
     """The store may have lost commits of this saga. `why` is what shows it.
 
-    `epoch` is the present one of the store, and `known` the highest version of the saga that anybody has heard of.
+    `epoch` is the present one of the store, `known` the version of the saga and `answered` the number of the message
+    that the answer which showed it names.
     """
 
     why: str
     epoch: str
     known: int = 0
+    answered: int = 0
 
 
 class SignalReceived(Input, frozen=True):

@@ -45,9 +45,17 @@ def find_out(turn: Turn) -> bool:
         beyond = [plan for plan in unasked if plan.kind is StepKind.PIVOT]
         if not beyond and _may_have_passed(turn):
             beyond = [plan for plan in unasked if plan.kind is StepKind.RETRIABLE]
+        _stop_waiting(turn)
         for plan in beyond[:1] or [plan for plan in unasked if plan.kind is StepKind.COMPENSATABLE]:
             _ask(turn, plan)
     return _awaited(turn)
+
+
+def _stop_waiting(turn: Turn) -> None:
+    """From here on no word lets the saga pass its pivot any more: what lies behind it is being closed."""
+    pivot = turn.pivot_run()
+    if pivot is not None and pivot.status in (RunStatus.AWAITING, RunStatus.SLEEPING):
+        turn.close_run(pivot, RunStatus.CLOSED)
 
 
 def _known(turn: Turn, plan: Plan) -> bool:

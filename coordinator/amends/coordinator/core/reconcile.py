@@ -31,14 +31,18 @@ def sign_of_loss(definition: Definition, snapshot: Snapshot, message: AnyInput, 
     """
     if snapshot.phase.ended:
         return None
-    why, known = "", 0
+    ours = isinstance(message, Answered) and message.incarnation == snapshot.incarnation
+    known = message.version if isinstance(message, Answered) and ours else 0
     if epoch and snapshot.epoch != epoch:
         why = "the store was restarted, failed over or restored since the saga was last looked through"
-    elif isinstance(message, Answered) and message.incarnation == snapshot.incarnation:
-        why, known = _sign_in(definition, snapshot, message), message.version
+    elif isinstance(message, Answered) and ours:
+        why = _sign_in(definition, snapshot, message)
+    else:
+        return None
     if not why:
         return None
-    return RolledBack(message_id=message.message_id, why=why, epoch=epoch, known=known)
+    answered = message.attempt if isinstance(message, Answered) and ours else 0
+    return RolledBack(message_id=message.message_id, why=why, epoch=epoch, known=known, answered=answered)
 
 
 def _sign_in(definition: Definition, snapshot: Snapshot, message: Answered) -> str:
@@ -46,9 +50,11 @@ def _sign_in(definition: Definition, snapshot: Snapshot, message: Answered) -> s
         return f"an answer to {message.run} names version {message.version}, the store has {snapshot.version}"
     if message.version == snapshot.version and message.commit_id not in ("", snapshot.commit_id):
         return f"an answer to {message.run} names another version {message.version} than the store has"
+    run = snapshot.runs.get(message.run)
+    if run is not None and message.attempt > run.sent:
+        return f"an answer is to message {message.attempt} about {message.run}, the store knows of {run.sent}"
     if snapshot.suspect is not None or snapshot.phase is not Phase.RUNNING:
         return ""
-    run = snapshot.runs.get(message.run)
     if run is None and message.run.partition("#")[0] in definition.steps:
         return f"an answer to {message.run} came, and the store does not know that it was issued"
     if message.outcome in _BACKWARD and run is not None and run.command is not None and not run.undo_attempt:
@@ -60,7 +66,7 @@ def begin(turn: Turn, word: RolledBack) -> tuple[Verdict, str]:
     """Ask about everything again. A paused saga asks when it is resumed; one that goes back does so anyhow."""
     since = turn.suspect.since if turn.suspect is not None else turn.before.clock
     turn.epoch = word.epoch or turn.epoch
-    turn.suspect = Suspect(since, word.why, leap_of(turn))
+    turn.suspect = Suspect(since, word.why, max(leap_of(turn), word.answered + LEAP))
     turn.version = max(turn.before.version, word.known) + LEAP
     turn.note(What.ROLLED_BACK, "", word.why)
     for run in list(turn.runs.values()):
@@ -211,7 +217,11 @@ def found(turn: Turn, run: StepRun, message: Answered) -> tuple[Verdict, str]:
 def go_on_back(turn: Turn) -> None:
     """Go on with finding out, or turn round when all is found out."""
     assert turn.aborting is not None
-    backward.go_back(turn, turn.aborting)
+    if turn.past_pivot():
+        forward.abort_too_late(turn)
+        forward.advance(turn)
+    else:
+        backward.go_back(turn, turn.aborting)
 
 
 def only_forward(turn: Turn, key: str) -> None:
@@ -219,7 +229,8 @@ def only_forward(turn: Turn, key: str) -> None:
     turn.committed = True
     turn.note(What.LATE, key, "it happened in a lost commit: the saga only goes forward")
     for run in list(turn.runs.values()):
-        if run.forgotten and is_open(run):
+        begins_anew = run.command is None and run.status is RunStatus.CLOSED
+        if begins_anew or (run.forgotten and (is_open(run) or run.status is RunStatus.UNKNOWN)):
             del turn.runs[run.key]
     if turn.aborting is not None:
         forward.abort_too_late(turn)

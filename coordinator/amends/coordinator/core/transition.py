@@ -279,6 +279,8 @@ def _timers(turn: Turn, message: TimersFired) -> tuple[Verdict, str]:
             continue
         if run.status is RunStatus.CHECKING:
             reconcile.check(turn, run)
+        elif run.status is RunStatus.SLEEPING and run is turn.pivot_run() and turn.reconciling():
+            turn.change(run, wake_at=turn.resend_at(1, run.key))
         elif run.status in _BACKWARD:
             backward.wake(turn, run)
         else:

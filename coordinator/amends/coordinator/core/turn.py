@@ -159,6 +159,12 @@ class Turn:
             )
         )
 
+    def reconciling(self) -> bool:
+        """Whether it is open if what was done still is. Meanwhile nothing new is begun, and no pivot passed."""
+        return self.suspect is not None and any(
+            run.status is RunStatus.CHECKING or run.stuck_on == "check" for run in self.runs.values()
+        )
+
     # the user's code
 
     def call(self, method: Callable[..., Any], run: StepRun, role: str, *arguments: Any) -> Any:

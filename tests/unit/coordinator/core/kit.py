@@ -41,6 +41,7 @@ from amends.coordinator.core.inputs import (
     ResolveStep,
     Resume,
     RetryStep,
+    RolledBack,
     SignalReceived,
     SkipStep,
     TimersFired,
@@ -310,6 +311,13 @@ class Play:
                 message_id=self.id(), step=step, direction="back", reason="I saw", by="ada", expected_version=version
             )
         )
+
+    # the store
+
+    def roll_back(self, to: Snapshot | None = None, *, epoch: str = "new") -> Verdict:
+        """The store is as it was at `to` (or has lost nothing), in another life; the next message shows it."""
+        self.snapshot = to or self.snapshot
+        return self.tell(RolledBack(message_id=self.id(), why="it was failed over", epoch=epoch))
 
     # what is to be seen
 
