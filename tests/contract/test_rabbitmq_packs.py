@@ -18,7 +18,7 @@ from amends.brokers.rabbitmq.link import Link
 from amends.brokers.rabbitmq.names import Names
 from amends.brokers.rabbitmq.pack_readers import PackReaders
 from amends.brokers.rabbitmq.problems import Server
-from amends.contracts.names import slot_address
+from amends.contracts.names import client_address, slot_address
 from amends.contracts.packs import PACK_TYPE, is_pack, write_pack
 
 CHILD = Path(__file__).with_name("rabbitmq_child.py")
@@ -51,6 +51,15 @@ async def other(rabbit: Rabbit) -> AsyncIterator[RabbitmqBroker]:
 async def test_a_large_call_is_a_few_messages_for_shards(rabbit: Rabbit, broker: RabbitmqBroker) -> None:
     await broker.publish([message(slot_address(slot), str(slot)) for slot in range(64)])
     assert await rabbit.count("shard.00") == 2
+
+
+async def test_a_client_gets_single_messages_as_it_may_be_in_any_language(
+    rabbit: Rabbit, broker: RabbitmqBroker
+) -> None:
+    await rabbit.declare("client.stranger", {"x-queue-type": "quorum"})
+    await broker.publish(numbered(client_address("stranger"), range(40)))
+    assert await rabbit.count("client.stranger") == 40
+    await rabbit.delete("client.stranger")
 
 
 async def test_a_service_without_consumers_of_packs_gets_single_messages(

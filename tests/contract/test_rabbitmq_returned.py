@@ -158,6 +158,18 @@ async def test_what_the_judge_finds_wrong_is_a_dead_letter(rabbit: Rabbit, broke
     assert letter.envelope == envelope("bad")
 
 
+async def test_what_a_program_in_another_language_rejects_is_a_dead_letter_at_once(
+    rabbit: Rabbit, broker: RabbitmqBroker
+) -> None:
+    await broker.publish([message(STOCK, "m1")])
+    await rabbit.reject("service.inventory")
+    async with judging(broker, back):
+        await waiting(rabbit, "dead-letters", 1)
+    (letter,) = await broker.dead_letters()
+    assert (letter.queue, letter.reason, letter.envelope) == (STOCK, "rejected", envelope("m1"))
+    assert await rabbit.count("service.inventory") == 0
+
+
 async def test_a_returned_pack_goes_back_as_single_messages(rabbit: Rabbit, broker: RabbitmqBroker) -> None:
     async def judge(returned: Sequence[Returned]) -> list[str | None]:
         return ["it kills" if one.envelope and one.envelope.id == "1" else None for one in returned]

@@ -107,6 +107,16 @@ class Rabbit:
         finally:
             await connection.close()
 
+    async def reject(self, queue: str) -> None:
+        """Take the first message of a queue and refuse it for good, as a stranger may."""
+        connection = await aiormq.connect(self.url)
+        try:
+            channel = await connection.channel()
+            message = await channel.basic_get(self.name(queue))
+            await channel.basic_reject(message.delivery.delivery_tag or 0, requeue=False)
+        finally:
+            await connection.close()
+
     async def delete(self, queue: str) -> None:
         connection = await aiormq.connect(self.url)
         try:

@@ -199,8 +199,8 @@ class RabbitmqBroker:
             service = address[len(_SERVICE) :]
             return _Route("", names.service(service), True, names.packs(service), service)
         if address.startswith(CLIENT):
-            client = names.client(address[len(CLIENT) :])
-            return _Route("", client, False, client)
+            # they may be in any language, too
+            return _Route("", names.client(address[len(CLIENT) :]), False)
         if address.startswith(EVENT):
             # whoever subscribes, in whatever language, gets single messages
             return _Route(names.events, address[len(EVENT) :], False)

@@ -30,14 +30,20 @@ _PREFETCH: Final = 32
 _QUEUE: Final = "amends-returned-from"
 _TIMES: Final = "amends-returned"
 _REASON: Final = "delivery-limit"
+_LIMIT: Final = "delivery_limit"
 
 
 class _Letter(Struct, frozen=True, eq=False):
-    """One message, of its own or out of a pack, and the full name of the queue it came from."""
+    """One message, of its own or out of a pack, and the full name of the queue it came from.
+
+    `refused` is why it left the queue, if that was not for the delivery limit: a program in another language may reject
+    a message, and that is its last word.
+    """
 
     message: Unpacked
     queue: str
     times: int
+    refused: str = ""
 
 
 class ReturnedLetters:
@@ -76,7 +82,9 @@ class ReturnedLetters:
             await self._link.job(lane.close())
 
     async def _deal(self, lane: Lane, arrivals: Sequence[Arrival], judge: Judge) -> None:
-        letters = [letter for arrival in arrivals for letter in self._letters(arrival)]
+        all_letters = [letter for arrival in arrivals for letter in self._letters(arrival)]
+        refused = [self._refused(letter) for letter in all_letters if letter.refused]
+        letters = [letter for letter in all_letters if not letter.refused]
         found = [
             Returned(self._names.address_of(letter.queue), letter.message.envelope, letter.times) for letter in letters
         ]
@@ -85,9 +93,9 @@ class ReturnedLetters:
             self._back(letter) if wrong is None else self._to_the_dead(letter, wrong)
             for letter, wrong in zip(letters, verdicts, strict=True)
         ]
-        lost = await self._publisher.publish(parcels)
+        lost = await self._publisher.publish(parcels) if parcels else []
         homeless = [self._to_the_dead(letters[number], "its queue is not there any more") for number in lost]
-        if homeless and await self._publisher.publish(homeless):
+        if (dead := homeless + refused) and await self._publisher.publish(dead):
             raise self._dead.missing()
         await lane.acknowledge({arrival.tag for arrival in arrivals})
 
@@ -100,13 +108,19 @@ class ReturnedLetters:
         if parts is None:
             envelope, problem = unwrap(headers, arrival.content_type, arrival.body)
             parts = [Unpacked(envelope, arrival.body, problem)]
-        return [_Letter(part, home, times if type(times) is int else 0) for part in parts]
+        died_of = headers.get("x-first-death-reason", _LIMIT)
+        refused = "" if _QUEUE in headers or died_of == _LIMIT else str(died_of)
+        return [_Letter(part, home, times if type(times) is int else 0, refused) for part in parts]
 
     def _back(self, letter: _Letter) -> Parcel:
         parcel = wrap_again(letter.message, letter.queue)
         extra: Headers = {_TIMES: letter.times + 1}
         parcel.headers |= extra
         return parcel
+
+    def _refused(self, letter: _Letter) -> Parcel:
+        reason = letter.refused.replace("_", "-")
+        return self._dead.letter(letter.message, letter.queue, 0, reason, f"moved here by RabbitMQ: {reason}")
 
     def _to_the_dead(self, letter: _Letter, detail: str) -> Parcel:
         return self._dead.letter(letter.message, letter.queue, 0, _REASON, detail)
