@@ -235,7 +235,9 @@ class RabbitmqConsumer:
         # without a connection there is nothing to leave
         with suppress(BrokerUnavailable):
             await self._leave()
-        await asyncio.gather(*map(self._close_lane, lanes), *self._retiring)
+        # those with packs last: what they give back must not be sent to another lane that is about to close
+        await asyncio.gather(*(lane.close() for lane in lanes if not lane.packs), *self._retiring)
+        await asyncio.gather(*(self._close_lane(lane) for lane in lanes if lane.packs))
 
     async def _close_lane(self, lane: Lane, patience_s: float = 0) -> None:
         """Give back what is in hand, after waiting a moment for the rest of it to be settled. What is settled of a pack

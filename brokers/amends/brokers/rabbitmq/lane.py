@@ -97,8 +97,8 @@ class Lane:
         return lane
 
     async def settle(self, tokens: Iterable[Token]) -> None:
-        """These are dealt with. What that completes is acknowledged: with one word, as far as nothing unsettled lies
-        before it."""
+        """These deliveries are dealt with. The messages that this completes are acknowledged: with one word, as far as
+        nothing unsettled lies before them."""
         if self.closed:
             return
         tags: set[int] = set()
@@ -115,6 +115,7 @@ class Lane:
             self._idle.set()
 
     async def acknowledge(self, tags: Set[int]) -> None:
+        """These messages are done with, packs as a whole."""
         upto = 0
         for tag in self._unsettled:
             if tag not in tags:
