@@ -121,8 +121,11 @@ class KafkaConsumer:
         most = self._topics.options.delivery_limit
         while filled and len(taken) < limit:
             partition = filled[0] if len(filled) == 1 else min(filled, key=_age)
-            item = partition.take()
-            (taken if item.deliveries <= most else overdue).append(item)
+            record = partition.waiting[0].record
+            # a pack as a whole, without looking at the others in between
+            while partition.ready and partition.waiting[0].record is record and len(taken) < limit:
+                item = partition.take()
+                (taken if item.deliveries <= most else overdue).append(item)
             if not partition.ready:
                 filled.remove(partition)
         return taken, overdue
