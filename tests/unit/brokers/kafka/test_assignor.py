@@ -66,3 +66,15 @@ def test_what_a_member_says_it_had_may_be_nonsense() -> None:
     metadata.user_data = b"\xff nonsense"
     given = member.assign(Cluster(t=3), {"a": metadata})
     assert dict(given["a"].assignment) == {"t": [0, 1, 2]}
+
+
+def test_topics_of_one_size_are_shared_out_alike_so_that_a_key_stays_with_one_member() -> None:
+    """Of a service, single messages and packs lie in two."""
+    cluster = Cluster(singles=8, packs=8)
+    members: dict[str, tuple[KeepingAssignor, list[str]]] = {}
+    for come, go in [("m", ""), ("b", ""), ("z", ""), ("a", "m"), ("c", ""), ("", "z"), ("d", "b")]:
+        if come:
+            members[come] = (KeepingAssignor(), ["packs", "singles"])
+        members.pop(go, None)
+        for mine in share(cluster, members).values():
+            assert mine["singles"] == mine["packs"]
