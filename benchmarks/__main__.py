@@ -94,9 +94,13 @@ def contest(what: Sequence[str], sagas: int, rounds: int, seconds: float) -> tup
         for name, job in jobs.items():
             if name not in left_out:
                 try:
-                    found.setdefault(name, []).append(job(sagas, seconds))
+                    result = job(sagas, seconds)
                 except ServiceMissing as error:
                     left_out[name] = str(error)
+                else:
+                    found.setdefault(name, []).append(result)
+                    # a round takes minutes
+                    print(f"{name}: {result.rate:,.0f} per second", file=sys.stderr, flush=True)
     results = {name: middle_result(rounds) for name, rounds in found.items() if name not in left_out}
     return results, left_out
 
