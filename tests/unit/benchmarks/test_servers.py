@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +18,9 @@ from benchmarks.servers.letters import CLIENT, SERVICE, SHARDS, Letter, envelope
 from benchmarks.servers.packs import event_of, pack_of, read_pack
 from benchmarks.servers.parts import Part, PartFailed
 from benchmarks.servers.recording import Recording, names, record
-from benchmarks.servers.results import Result, middle_result
+from benchmarks.servers.results import Result, middle_result, tables
 from benchmarks.servers.spent import bytes_written, cpu_s
+from rich.console import Console
 
 from amends.contracts import Kind, ReplyOutcome
 from amends.contracts.packs import read_pack as read_whole_pack
@@ -78,6 +81,22 @@ def test_box_says_which_of_the_recorded_messages_a_letter_is(recording: Recordin
 def test_middle_of_results_is_that_of_each_figure() -> None:
     rounds = [Result(rate=rate, cpu_s={"broker": 1 / rate}, note="so") for rate in (4.0, 1.0, 2.0)]
     assert middle_result(rounds) == Result(rate=2.0, cpu_s={"broker": 0.5}, note="so")
+
+
+def test_tables_tell_what_came_out_and_what_each_part_cost() -> None:
+    results = {
+        "one": Result(rate=1234, p50_ms=5.4, p99_ms=9.6, cpu_s={"broker": 0.25, "load": 0.5}, bytes={"Redis log": 2e6}),
+        "another": Result(rate=10, cpu_s={"PostgreSQL": 3.0}),
+    }
+    console = Console(width=120, record=True, file=io.StringIO())
+    for table in tables(results, {"one": 0.5}):
+        console.print(table)
+    told = console.export_text()
+    assert re.search(r"one +│ +1,234 │ +0\.50 │ +5 │ +10 │ +0\.75 │", told)
+    assert re.search(r"another +│ +10 │ +│ +│ +│ +3\.00 │", told)
+    assert re.search(r"CPU s per 1,000 sagas ┃ broker ┃ load ┃ PostgreSQL", told)
+    assert re.search(r"kB per 1,000 sagas ┃ Redis log", told)
+    assert re.search(r"one +│ +2,000 │", told)
 
 
 def test_shares_are_those_of_the_bare_loop_of_the_same_broker() -> None:
