@@ -227,12 +227,12 @@ class Processor:
 
     def _look_at_epochs(self, seen: set[str], fresh: list[Actor]) -> None:
         """In a store of another epoch nothing is certain that was read before."""
-        new = seen - self._epochs - {""}
+        new = seen - self._epochs
         if new and self._epochs:
             log.warning(
                 "the store was restarted, failed over or restored, or has got another server: sagas ask their "
                 "participants again about what they have issued",
-                epoch=", ".join(new),
+                epoch=", ".join(sorted(new)),
             )
             self._actors.forget_others(fresh)
         self._epochs |= new

@@ -33,7 +33,7 @@ _PHASES: Final = {
     What.COMPLETED: Phase.COMPLETED,
     What.COMPENSATED: Phase.COMPENSATED,
 }
-_ASIDE: Final = (What.LATE, What.OPERATOR, What.EVENT_PUBLISHED)
+_ASIDE: Final = (What.LATE, What.OPERATOR, What.EVENT_PUBLISHED, What.ROLLED_BACK)
 """Entries that name a step without changing where it stands."""
 
 

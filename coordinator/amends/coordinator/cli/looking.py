@@ -214,6 +214,11 @@ def _show(out: Output, snapshot: Snapshot, definition: Definition | None, parked
     elif snapshot.aborting is not None:
         reason = f"{snapshot.aborting.error}: {snapshot.aborting.message}".rstrip(": ")
         out.line(f"  will go back, unless its pivot is done, because of {reason}")
+    if snapshot.suspect is not None:
+        since = f"{snapshot.suspect.since:%Y-%m-%d %H:%M:%S} UTC"
+        out.line(f"  commits after {since} may be lost, and its participants are asked: {snapshot.suspect.why}")
+    if snapshot.committed:
+        out.line("  its pivot was done in a lost commit: it only goes forward")
     for waived in snapshot.waived:
         out.line(f"  waived {waived.step}, by {waived.by or 'somebody'}: {waived.reason}")
     steps = [_step(run) for run in snapshot.runs.values()]

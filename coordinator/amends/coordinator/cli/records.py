@@ -66,6 +66,9 @@ def snapshot_record(snapshot: Snapshot, definition: Definition | None) -> dict[s
         "keys": snapshot.keys,
         "failure": _failure(snapshot.failure or snapshot.aborting),
         "waived": _waived(snapshot.waived),
+        "suspect": None
+        if snapshot.suspect is None
+        else {"since": snapshot.suspect.since, "why": snapshot.suspect.why, "committed": snapshot.committed},
         "steps": [_run(run) for run in snapshot.runs.values()],
         "remaining": None if definition is None else remaining(snapshot, definition),
         "timers": [{"at": at, "what": what} for at, what in sorted(timers(snapshot))],

@@ -14,7 +14,7 @@ import pytest
 from tests.support.processes import SHOP
 from tests.support.processes import amends as run
 from tests.unit.coordinator.cli.conftest import Amends
-from tests.unit.coordinator.core.kit import Charge, Play
+from tests.unit.coordinator.core.kit import Charge, Charged, Play
 
 from amends.brokers import Outgoing
 from amends.brokers.connect import connect_broker
@@ -23,6 +23,7 @@ from amends.contracts.names import slot_address
 from amends.coordinator import Saga, step
 from amends.coordinator.cli.looking import _show
 from amends.coordinator.cli.output import Output
+from amends.coordinator.cli.records import snapshot_record
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,27 @@ def test_show_remains_nothing_once_it_has_gone_back(look: Amends) -> None:
     shown = look("show", "look-undone", "--module", SHOP, "--json").json
     assert (shown["remaining"], shown["phase"], shown["failure"]["error"]) == ([], "compensated", "card-declined.v1")
     assert "goes back because of card-declined.v1" in look("show", "look-undone").out
+
+
+def test_show_tells_that_commits_may_be_lost_and_what_is_known_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    class Pay(Saga):
+        @step(pivot=True)
+        def charge(self) -> Charge:
+            return Charge()
+
+    play = Play(Pay())
+    _show(Output(json=False), play.snapshot, None)
+    assert "lost" not in capsys.readouterr().out
+    assert snapshot_record(play.snapshot, None)["suspect"] is None
+    del play.snapshot.runs["charge#0"]
+    play.roll_back()
+    play.done("charge", Charged())
+    _show(Output(json=False), play.snapshot, None)
+    told = capsys.readouterr().out
+    assert "commits after 2026-01-01 00:00:00 UTC may be lost, and its participants are asked: it was failed" in told
+    assert "its pivot was done in a lost commit: it only goes forward\n" in told
+    suspect = snapshot_record(play.snapshot, None)["suspect"]
+    assert (suspect["why"], suspect["committed"]) == ("it was failed over", True)
 
 
 def test_show_tells_why_it_will_go_back_once_its_pivot_is_known(capsys: pytest.CaptureFixture[str]) -> None:
