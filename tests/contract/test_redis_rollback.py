@@ -291,3 +291,37 @@ async def test_a_restart_of_a_redis_that_loses_nothing_undoes_nothing(private_re
             told = await at.told(saga_id)
             issued = [number for number, what in enumerate(told) if what is What.STEP_ISSUED]
             assert issued[0] < told.index(What.ROLLED_BACK) < told.index(What.RECONCILED) < issued[1]
+
+
+# how Redis shows it
+
+
+async def epoch_of(url: str) -> str:
+    store = await RedisStore.open(url)
+    try:
+        return (await store.load(["nobody"]))[0].epoch
+    finally:
+        await store.close()
+
+
+@pytest.mark.slow
+async def test_the_epoch_changes_with_a_restart_and_with_a_promotion_and_is_that_of_the_replica_before(
+    private_redis: Make,
+) -> None:
+    primary = private_redis({"repl-diskless-sync-delay": "0", "appendonly": "yes", "appendfsync": "always"})
+    first = await epoch_of(primary.url)
+    assert first == await epoch_of(primary.url) != ""
+    primary.kill()
+    primary.start()
+    replica = private_redis({"replicaof": f"127.0.0.1 {primary.port}"})
+    until(lambda: "state=online" in ask(primary, "INFO", "replication"))
+    second = await epoch_of(primary.url)
+    assert await epoch_of(replica.url) == second
+    ask(replica, "REPLICAOF", "NO", "ONE")
+    assert len({first, second, await epoch_of(replica.url)}) == 3
+
+
+async def test_a_user_who_may_not_ask_for_it_has_no_epoch_and_works_all_the_same(private_redis: Make) -> None:
+    server = private_redis()
+    ask(server, "ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-info")
+    assert await epoch_of(f"redis://app:pw@127.0.0.1:{server.port}/0") == ""
