@@ -234,7 +234,7 @@ class Processor:
                 "participants again about what they have issued",
                 epoch=", ".join(sorted(new)),
             )
-            self._actors.forget_others(fresh)
+            self._actors.forget_others(set(fresh))
         self._epochs |= new
 
     def _bury(self, actor: Actor, error: StoreCorrupt, decided: Decided) -> None:
@@ -373,7 +373,9 @@ class Processor:
                 actor.forget()
                 continue
             if result.verdict is Verdict.RECONCILING:
-                log.info("a saga may have lost commits and asks again", saga_id=snapshot.id, why=result.detail)
+                # of the store's other life everybody has been told once
+                tell = log.debug if actor.snapshot and actor.snapshot.epoch != snapshot.epoch else log.warning
+                tell("a saga may have lost commits and asks again", saga_id=snapshot.id, why=result.detail)
             else:
                 actor.mailbox.popleft()
                 decided.handled.append(letter.delivery)

@@ -64,7 +64,7 @@ def _message(snapshot: Snapshot, effect: Effect, cause: str, number: int) -> Out
             return Outgoing(
                 topic_address(effect.event.type),
                 Envelope(
-                    id=id,
+                    id=f"{snapshot.incarnation}.{effect.occasion}",
                     kind=Kind.EVENT,
                     type=effect.event.type,
                     source=SOURCE,

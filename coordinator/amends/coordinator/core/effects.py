@@ -53,10 +53,14 @@ class SendSettle(Struct, frozen=True, tag=True):
 
 
 class PublishEvent(Struct, frozen=True, tag=True):
-    """Publish a domain event; `sequence` counts those of this saga."""
+    """Publish a domain event; `sequence` counts those of this saga.
+
+    `occasion` names what it is published for, once: so it has the same id when a commit that was lost is done again.
+    """
 
     event: Recording
     sequence: int
+    occasion: str
 
 
 class Notify(Struct, frozen=True, tag=True):

@@ -7,7 +7,7 @@ from datetime import datetime
 from amends.contracts import Failure, TerminalError, codec_for
 from amends.coordinator.core.effects import PublishEvent, SendCommand, SendSettle, SendUndo
 from amends.coordinator.core.journal import What
-from amends.coordinator.core.snapshot import Recording, RunStatus, StepRun
+from amends.coordinator.core.snapshot import Phase, Recording, RunStatus, StepRun
 from amends.coordinator.core.turn import Turn, earliest
 from amends.coordinator.declaration.results import Publish
 
@@ -106,7 +106,8 @@ def publish(turn: Turn, run: StepRun, result: Publish) -> None:
     """Publish a domain event in the name of a run. Raises `UserCodeError` when it cannot be written."""
     recording = turn.record(result.event)
     turn.sequence += 1
-    turn.effects.append(PublishEvent(recording, turn.sequence))
+    occasion = run.key if turn.phase is Phase.RUNNING else f"{run.key}.undone"
+    turn.effects.append(PublishEvent(recording, turn.sequence, occasion))
     turn.note(What.EVENT_PUBLISHED, run.key, recording.type)
 
 

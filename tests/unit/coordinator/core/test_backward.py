@@ -240,7 +240,7 @@ def test_a_local_undo_and_a_published_one_are_done_on_the_spot_in_order() -> Non
     play = Play(Telling())
     play.rejected("rate", SoldOut())
     assert play.state.log == ["place", "book", "unbook", "withdraw"]
-    assert play.effects == (PublishEvent(recording(Placed(order="not a")), 2), End(Phase.COMPENSATED))
+    assert play.effects == (PublishEvent(recording(Placed(order="not a")), 2, "place#0.undone"), End(Phase.COMPENSATED))
 
 
 def test_undos_of_independent_branches_go_out_together() -> None:

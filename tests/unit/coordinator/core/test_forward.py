@@ -415,8 +415,8 @@ def test_events_are_published_in_order_and_numbered() -> None:
 
     play = Play(Teller())
     assert play.effects == (
-        PublishEvent(recording(Placed(order="a")), 1),
-        PublishEvent(recording(Placed(order="b")), 2),
+        PublishEvent(recording(Placed(order="a")), 1, "first#0"),
+        PublishEvent(recording(Placed(order="b")), 2, "second#0"),
         End(Phase.COMPLETED),
     )
     assert play.snapshot.sequence == 2

@@ -22,13 +22,14 @@ from tests.unit.coordinator.core.kit import (
     recording,
 )
 
-from amends.contracts import ReplyOutcome
+from amends.contracts import Kind, ReplyOutcome
 from amends.contracts.payloads import Done
 from amends.coordinator import Publish, Saga, WaitFor, step
 from amends.coordinator.core import Phase, RunStatus, Verdict, sign_of_loss
 from amends.coordinator.core.effects import SendCommand, SendSettle, SendUndo
 from amends.coordinator.core.inputs import Answered, AnyInput, Cancel
 from amends.coordinator.core.journal import What
+from amends.coordinator.wire import outgoing
 
 DONE, STUCK, CHECKING = RunStatus.DONE, RunStatus.STUCK, RunStatus.CHECKING
 
@@ -505,6 +506,18 @@ def test_of_an_event_that_may_have_been_published_the_journal_warns() -> None:
     play.roll_back()
     play.cancel()
     assert (What.ROLLED_BACK, "tell") in play.all_entries
+
+
+def test_an_event_that_is_published_again_has_the_id_that_it_had() -> None:
+    play = Play(Telling())
+    early = play.snapshot
+    play.done("reserve", Reserved())
+    lost = outgoing(play.snapshot, play.effects, "a")[0].envelope
+    play.roll_back(early)
+    play.done("reserve", Reserved())
+    again = outgoing(play.snapshot, play.effects, "b")[0].envelope
+    assert (lost.kind, lost.id) == (again.kind, again.id) == (Kind.EVENT, f"{early.incarnation}.tell#0")
+    assert lost.version != again.version
 
 
 # how it is noticed

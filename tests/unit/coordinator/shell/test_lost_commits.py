@@ -116,7 +116,9 @@ async def test_a_store_that_cannot_tell_is_found_out_by_the_first_answer_that_kn
             if (await world.client.snapshot("a")).phase is Phase.COMPENSATING:
                 break
         world.store.restore(backup)
-        await world.settle()
+        with capture_logs() as logs:
+            await world.settle()
+        assert [log["saga_id"] for log in logs if log["log_level"] == "warning"] == ["a"]
         assert (await world.client.snapshot("a")).phase is Phase.COMPENSATED
         assert seen == {"held a": 1, "released a": 1}
         told = [entry.what for record in await world.client.journal("a") for entry in record.entries]
