@@ -30,6 +30,11 @@ class Retention(Struct, frozen=True, kw_only=True):
     inbox: Kept = timedelta(days=90)
     messages: timedelta = timedelta(days=14)
 
+    @property
+    def ids(self) -> Kept:
+        """How long the id of a saga is known at least, from its start."""
+        return None if self.sagas is None or self.ledger is None else self.sagas + self.ledger
+
     def __post_init__(self) -> None:
         if self.sagas is not None and self.ledger is not None and self.ledger < self.messages:
             raise UsageError(

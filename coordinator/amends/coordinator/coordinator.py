@@ -139,6 +139,7 @@ class Engine:
             policy=policy,
             actors=Actors(config.hot),
             on_wake=self.sweeper.expect,
+            ids_kept=retention.ids,
         )
         self.shards: frozenset[int] = frozenset()
         self._gained = asyncio.Event()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -36,7 +36,7 @@ from amends.coordinator.core import (
 from amends.coordinator.core.inputs import Answered, AnyInput, TimersFired
 from amends.coordinator.core.snapshot import Snapshot
 from amends.coordinator.declaration.definition import Definition
-from amends.coordinator.ids import Ids
+from amends.coordinator.ids import Ids, incarnation_of
 from amends.coordinator.registry import Registry, UnknownSaga, input_hash
 from amends.coordinator.store import (
     Commit,
@@ -102,7 +102,8 @@ class _Refused(Exception):
 class Processor:
     """Applies inputs to sagas. One batch is decided at a time; finishing one may overlap with deciding the next.
 
-    `on_wake` is told the earliest timer of what was committed.
+    `on_wake` is told the earliest timer of what was committed. `ids_kept` is how long the store's ledger remembers an
+    id at least.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class Processor:
         policy: Policy,
         actors: Actors | None = None,
         on_wake: Callable[[datetime], None] = lambda due: None,
+        ids_kept: timedelta | None = None,
     ) -> None:
         self._registry, self._store, self._broker, self._policy = registry, store, broker, policy
         self._actors = actors if actors is not None else Actors()
@@ -121,6 +123,7 @@ class Processor:
         self._joint = store if isinstance(store, PublishingStore) and store.joins(broker) else None
         self._on_wake = on_wake
         self._ids = Ids()
+        self._ids_kept = ids_kept
         self._cleared: list[OutboxKey] = []
         self._epochs: set[str] = set()
         self._shards: frozenset[int] | None = None
@@ -333,6 +336,7 @@ class Processor:
             causation_id=envelope.causation_id,
             traceparent=envelope.traceparent,
             epoch=actor.epoch,
+            incarnation=incarnation_of(actor.saga_id, hashed, now, self._ids_kept),
         )
         return self._as_commit(definition, None, result, envelope.id, hashed), result
 

@@ -289,6 +289,9 @@ class SagaStore(Protocol):
     async def purge_ledger(self, ended_before: datetime, limit: int = 1000, slots: Sequence[range] = EVERYWHERE) -> int:
         """Forget up to `limit` purged sagas that ended before this: their ids may then be used again.
 
+        Sooner than `Retention.ids` after the start, the same id with the same input gets the same incarnation: the
+        participants that remember it then answer from their records, and do nothing.
+
         Returns how many; call again while it is `limit`. A saga that is not purged keeps its ledger entry.
         """
         ...

@@ -57,14 +57,16 @@ def start(
     causation_id: str = "",
     traceparent: str | None = None,
     epoch: str = "",
+    incarnation: str = "",
 ) -> Transition:
-    """Begin a new instance in a store of this epoch. Its incarnation is the id of this commit."""
+    """Begin a new instance in a store of this epoch. Without an `incarnation`, that is the id of this commit."""
+    incarnation = incarnation or commit_id
     blank = Snapshot(
         saga=definition.name,
         definition_version=definition.version,
         shape=definition.shape,
         id=saga_id,
-        incarnation=commit_id,
+        incarnation=incarnation,
         version=0,
         commit_id="",
         phase=Phase.RUNNING,
@@ -73,7 +75,7 @@ def start(
         started_at=now,
         deadline=None if definition.deadline is None else later(now, definition.deadline),
         watchers=() if reply_to is None else (reply_to,),
-        correlation_id=correlation_id or commit_id,
+        correlation_id=correlation_id or incarnation,
         causation_id=causation_id,
         traceparent=traceparent,
         epoch=epoch,

@@ -144,3 +144,50 @@ async def test_the_message_that_showed_it_is_handled_after_the_questions_and_ack
     await rig.send("order-1", Kind.SIGNAL, Approve.__tag__, JSON.encode(Approve(by="ada")), "late")
     await rig.run()
     assert (await rig.snapshot("order-1")).version == snapshot.version
+
+
+# a start that is lost and comes again
+
+
+async def test_a_start_that_is_lost_and_sent_again_finds_what_was_done_and_does_not_do_it_twice() -> None:
+    seen: Counter[str] = Counter()
+    async with World(Visit, hall(seen)) as world:
+        nothing = world.store.backup()
+        await world.start(Visit(seat="a"), id="a")
+        await world.settle()
+        lost = await world.client.snapshot("a")
+        world.store.restore(nothing, epoch="restored")
+        await world.start(Visit(seat="a"), id="a")
+        await world.settle()
+        assert (await world.client.snapshot("a")).incarnation == lost.incarnation
+        await world.client.signal("a", Approve(by="ada"))
+        await world.settle()
+        assert (await world.client.snapshot("a")).phase is Phase.COMPLETED
+        assert seen == {"held a": 1}
+
+
+async def test_a_lost_saga_that_had_gone_back_goes_back_when_its_start_is_sent_again() -> None:
+    seen: Counter[str] = Counter()
+    async with World(Visit, hall(seen)) as world:
+        nothing = world.store.backup()
+        await world.start(Visit(seat="a"), id="a")
+        await world.settle()
+        await world.client.cancel("a", reason="no more")
+        await world.settle()
+        world.store.restore(nothing, epoch="restored")
+        await world.start(Visit(seat="a"), id="a")
+        await world.settle()
+        assert (await world.client.snapshot("a")).phase is Phase.COMPENSATED
+        assert seen == {"held a": 1, "released a": 1}
+
+
+async def test_the_same_start_with_another_input_after_a_loss_is_another_saga() -> None:
+    seen: Counter[str] = Counter()
+    async with World(Visit, hall(seen)) as world:
+        nothing = world.store.backup()
+        await world.start(Visit(seat="a"), id="x")
+        await world.settle()
+        world.store.restore(nothing, epoch="restored")
+        await world.start(Visit(seat="b"), id="x")
+        await world.settle()
+        assert seen == {"held a": 1, "held b": 1}

@@ -124,7 +124,7 @@ async def test_a_store_that_is_away_is_waited_for_and_then_purged() -> None:
     history.store._fault = fault
     await history.end("o-1")
     history.pass_days(31)
-    running = asyncio.create_task(history.purger.run(Trouble("the purge").report))
+    running = asyncio.create_task(history.purger.run(Trouble("the purge")))
     with capture_logs() as logs:
         async with asyncio.timeout(30):
             while (await history.known("o-1"))[0]:
