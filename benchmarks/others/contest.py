@@ -57,11 +57,11 @@ def other(setting: _Setting) -> Contestant:
         with setting() as stage:
             # not before the first has ended is everything up
             _saturate(stage, 0.1, 1)
-            rates = {at_once: _saturate(stage, seconds / 2, at_once) / seconds * 2 for at_once in _AT_ONCE}
+            rates = {at_once: _saturate(stage, seconds / 2, at_once)[0] for at_once in _AT_ONCE}
             at_once = max(rates, key=lambda tried: rates[tried])
             spent, written = stage.cpu_s(), stage.bytes()
-            ended = _saturate(stage, seconds, at_once)
-            cpu, bytes = (grown(*ba, 1000 / max(1, ended)) for ba in ((spent, stage.cpu_s()), (written, stage.bytes())))
+            ended, every = _saturate(stage, seconds, at_once)
+            cpu, bytes = (grown(*ba, 1000 / max(1, every)) for ba in ((spent, stage.cpu_s()), (written, stage.bytes())))
             rate = ended / seconds
             half = latency(_trickle(stage, seconds, rate / 2))
         note = f"{stage.note}; {at_once} at a time"
@@ -70,10 +70,12 @@ def other(setting: _Setting) -> Contestant:
     return run
 
 
-def _saturate(stage: _Stage, seconds: float, at_once: int) -> int:
+def _saturate(stage: _Stage, seconds: float, at_once: int) -> tuple[int, int]:
+    """How many ended in that time, and how many in all: those under way at its end are waited for."""
     for load in stage.loads:
         load.tell("saturate", seconds, max(1, at_once // len(stage.loads)))
-    return sum(load.hear()["ended"] for load in stage.loads)
+    told = [load.hear() for load in stage.loads]
+    return sum(one["ended"] for one in told), sum(one["all"] for one in told)
 
 
 def _trickle(stage: _Stage, seconds: float, per_second: float) -> list[float]:

@@ -32,21 +32,22 @@ async def serve(order: Order) -> None:
         _say(await {"saturate": saturate, "trickle": trickle}[what](order, *words))
 
 
-async def saturate(order: Order, seconds: float, at_once: int) -> dict[str, float]:
-    """Keep so many orders going for that time; how many ended in it, and how many per second that is."""
-    ended = 0
+async def saturate(order: Order, seconds: float, at_once: int) -> dict[str, int]:
+    """Keep so many orders going for that time; how many ended in it, and how many with those that ended after it."""
+    ended = every = 0
     begun = time.perf_counter()
     until = begun + seconds
 
     async def one_after_another() -> None:
-        nonlocal ended
+        nonlocal ended, every
         while time.perf_counter() < until:
             await order(next(_numbers))
+            every += 1
             if time.perf_counter() < until:
                 ended += 1
 
     await asyncio.gather(*(one_after_another() for _ in range(at_once)))
-    return {"ended": ended, "rate": ended / seconds}
+    return {"ended": ended, "all": every}
 
 
 async def trickle(order: Order, seconds: float, per_second: float) -> list[float]:
