@@ -60,9 +60,8 @@ def other(setting: _Setting) -> Contestant:
             rates = {at_once: _saturate(stage, seconds / 2, at_once)[0] for at_once in _AT_ONCE}
             at_once = max(rates, key=lambda tried: rates[tried])
             spent, written = stage.cpu_s(), stage.bytes()
-            ended, every = _saturate(stage, seconds, at_once)
+            rate, every = _saturate(stage, seconds, at_once)
             cpu, bytes = (grown(*ba, 1000 / max(1, every)) for ba in ((spent, stage.cpu_s()), (written, stage.bytes())))
-            rate = ended / seconds
             half = latency(_trickle(stage, seconds, rate / 2))
         note = f"{stage.note}; {at_once} at a time"
         return Result(rate=rate, p50_ms=half.p50_ms, p99_ms=half.p99_ms, cpu_s=cpu, bytes=bytes, note=note)
@@ -70,12 +69,12 @@ def other(setting: _Setting) -> Contestant:
     return run
 
 
-def _saturate(stage: _Stage, seconds: float, at_once: int) -> tuple[int, int]:
-    """How many ended in that time, and how many in all: those under way at its end are waited for."""
+def _saturate(stage: _Stage, seconds: float, at_once: int) -> tuple[float, float]:
+    """How many ended per second, and how many were made in all."""
     for load in stage.loads:
         load.tell("saturate", seconds, max(1, at_once // len(stage.loads)))
     told = [load.hear() for load in stage.loads]
-    return sum(one["ended"] for one in told), sum(one["all"] for one in told)
+    return sum(one["rate"] for one in told), sum(one["all"] for one in told)
 
 
 def _trickle(stage: _Stage, seconds: float, per_second: float) -> list[float]:

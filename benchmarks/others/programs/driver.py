@@ -32,22 +32,24 @@ async def serve(order: Order) -> None:
         _say(await {"saturate": saturate, "trickle": trickle}[what](order, *words))
 
 
-async def saturate(order: Order, seconds: float, at_once: int) -> dict[str, int]:
-    """Keep so many orders going for that time; how many ended in it, and how many with those that ended after it."""
+async def saturate(order: Order, seconds: float, at_once: int) -> dict[str, float]:
+    """Keep so many orders going for that time. `rate`: how many ended per second once a quarter of it was over, since
+    the first ones have everything to themselves; `all`: how many were made, those under way at the end among them.
+    """
     ended = every = 0
     begun = time.perf_counter()
-    until = begun + seconds
+    counted, until = begun + seconds / 4, begun + seconds
 
     async def one_after_another() -> None:
         nonlocal ended, every
         while time.perf_counter() < until:
             await order(next(_numbers))
             every += 1
-            if time.perf_counter() < until:
+            if counted < time.perf_counter() < until:
                 ended += 1
 
     await asyncio.gather(*(one_after_another() for _ in range(at_once)))
-    return {"ended": ended, "all": every}
+    return {"rate": ended / (until - counted), "all": every}
 
 
 async def trickle(order: Order, seconds: float, per_second: float) -> list[float]:
