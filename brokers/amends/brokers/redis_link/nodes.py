@@ -12,7 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError
 
 from amends.brokers.redis_link.errors import RedisUnavailable, translate
 from amends.brokers.redis_link.urls import RedisUrl
@@ -43,20 +43,36 @@ class Node:
 
         Raises `RedisUnavailable` when the connection breaks: some may have been done.
         """
+        try:
+            return await self._run(commands)
+        except ConnectionError as error:
+            raise translate(await self._reason(error), self.where) from error
+        except (RedisError, OSError) as error:
+            raise translate(error, self.where) from error
+
+    async def _run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         # redis-py's own pipeline packs commands in Python, which costs more than Redis needs to run them
         data = b"".join([pack_command(tuple(words)) for words in commands])
         pool = self._client.connection_pool
+        connection = await pool.get_connection()  # type: ignore[no-untyped-call, unused-ignore]
         try:
-            connection = await pool.get_connection()  # type: ignore[no-untyped-call, unused-ignore]
-            try:
-                return await _converse(connection, data, len(commands))
-            except BaseException:
-                await connection.disconnect(nowait=True)
-                raise
-            finally:
-                await pool.release(connection)
-        except (RedisError, OSError) as error:
-            raise translate(error, self.where) from error
+            return await _converse(connection, data, len(commands))
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
+
+    async def _reason(self, broken: ConnectionError) -> Exception:
+        """Why the connection broke: in the middle of a long command, Redis hangs up on one who has not said the
+        password. The answer to a short one tells it."""
+        try:
+            await self._run([("PING",)])
+        except AuthenticationError as refused:
+            return refused
+        except (RedisError, OSError):
+            pass
+        return broken
 
     async def close(self) -> None:
         await self._client.aclose()
