@@ -156,15 +156,15 @@ async def _open_patiently(
     """Begin to work, once broker, store and inbox are there. What is away is told once."""
     trouble = Trouble("the start")
     while not stop.is_set():
-        async with AsyncExitStack() as opened:
-            try:
+        try:
+            async with AsyncExitStack() as opened:
                 engine = await _open(opened, settings, parts)
-            except TransientError as error:
-                trouble.report(error)
-            else:
-                trouble.over()
                 stack.push_async_exit(opened.pop_all())
-                return engine
+        except TransientError as error:
+            trouble.report(error)
+        else:
+            trouble.over()
+            return engine
         with suppress(TimeoutError):
             async with asyncio.timeout(trouble.next_wait()):
                 await stop.wait()
