@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 
+from examples.orders.home import MESSAGES
 from examples.orders.processes import Processes, Role
 from tests.chaos.customers import Customers
 from tests.chaos.ground import Ground
@@ -35,8 +39,8 @@ class NoFailover(Exception):
 class Field:
     """The processes, customers and servers of one run."""
 
-    def __init__(self, ground: Ground, processes: Processes, customers: Customers) -> None:
-        self._ground, self._processes, self._customers = ground, processes, customers
+    def __init__(self, ground: Ground, home: Path, processes: Processes, customers: Customers) -> None:
+        self._ground, self._home, self._processes, self._customers = ground, home, processes, customers
         self._roles: Mapping[str, Role] = {role.name: role for role in processes.roles}
         self._coordinators = [role for role in processes.roles if role.kind == "coordinator"]
 
@@ -77,13 +81,20 @@ class Field:
         await self._until_shared()
         (other,) = (one for one in self._coordinators if one != role)
         resting = len(self._customers.at_rest)
-        self._processes.pause(role)
+        self._pause_outside_of_transactions(role)
         try:
             await self._until(lambda: self._share(other)[0] == self._share(other)[1], f"{other.name} has all shards")
             await self._customers.allow(resting + 2 * UNDER_OTHERS)
             await self._customers.until(resting + UNDER_OTHERS)
         finally:
             self._processes.resume(role)
+
+    def _pause_outside_of_transactions(self, role: Role) -> None:
+        """Nobody can take over from a process that is paused with the lock of an embedded file in its hands."""
+        self._processes.pause(role)
+        while self._ground.broker is None and not _is_writable(self._home / MESSAGES):
+            self._processes.resume(role)
+            self._processes.pause(role)
 
     async def _pause_participant(self, role: Role) -> None:
         """Until its claims have run out, and the broker has given away what it had in hand."""
@@ -142,3 +153,14 @@ class Field:
             if loop.time() > until:
                 raise NoFailover(f"not within {FAIL_OVER_S:.0f} s: {what}")
             await asyncio.sleep(0.1)
+
+
+def _is_writable(path: Path) -> bool:
+    """Whether nobody holds the lock of a file for a second."""
+    with closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.execute("ROLLBACK")
+        return True

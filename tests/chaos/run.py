@@ -56,7 +56,7 @@ async def run(
         done: Counter[Kind] = Counter()
         findings: list[str] = []
         async with processes.running():
-            field = Field(ground, processes, customers)
+            field = Field(ground, home, processes, customers)
             try:
                 await processes.while_alive(_trade(field, customers, planned, len(orders), done, tell))
                 findings += await processes.while_alive(unrest(home))
