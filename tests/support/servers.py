@@ -190,6 +190,13 @@ class PrivateRabbitmq(Server):
                 return
             time.sleep(0.05)
 
+    def control(self, *words: str) -> None:
+        """Run `rabbitmqctl` on this node."""
+        program = Path(self._program).with_name("rabbitmqctl")
+        environment = {**os.environ, "HOME": str(self.folder / "home"), "ERL_EPMD_PORT": str(self._names_port)}
+        command = [str(program), "--quiet", "--node", f"amends{self.port}@localhost", *words]
+        subprocess.run(command, env=environment, cwd=self.folder, check=True, capture_output=True, timeout=60)
+
     def _launch(self) -> subprocess.Popen[bytes]:
         folder = self.folder
         home = folder / "home"
