@@ -62,9 +62,14 @@ class ForgetfulWorld(World):
 
     # the store
 
-    def roll_back(self) -> None:
-        """Forget the latest commits: some, or none."""
-        kept = len(self._backups) - self.choose(len(self._backups))
+    @property
+    def commits(self) -> int:
+        """How many the store has."""
+        return len(self._backups)
+
+    def roll_back(self, lost: int | None = None) -> None:
+        """Forget the latest commits: so many, or some, or none."""
+        kept = len(self._backups) - (self.choose(len(self._backups)) if lost is None else lost)
         self.lost += len(self._backups) - kept
         del self._backups[kept:]
         self.snapshot = decode_snapshot(self._backups[-1])
@@ -195,9 +200,32 @@ class ForgetfulWorld(World):
     def storm(self, rounds: int) -> None:
         """Let anything happen for a while, and the store forget some of it twice."""
         for _ in range(2):
-            super().storm(rounds)
+            super().storm(self.choose(rounds))
+            self.go_smoothly(self.choose(rounds), cancelled=bool(self.choose(2)))
             self.roll_back()
         super().storm(self.choose(rounds))
+
+    def go_smoothly(self, rounds: int, *, cancelled: bool) -> None:
+        """Everything arrives and is answered well for a while, so that no message is left to tell of it later."""
+        self.calm = True
+        self.tell(Resume(message_id=self.word_id()))
+        if cancelled:
+            self.tell(Cancel(message_id=self.word_id(), reason="no more"))
+        for _ in range(rounds):
+            if self.running:
+                self.finish(self.running[0])
+            elif self.transit:
+                self.deliver()
+            elif not self._help() and self.snapshot.wake_at is not None:
+                self.fire()
+        self.calm = False
+
+    def _help(self) -> bool:
+        for run in self.snapshot.runs.values():
+            if run.stuck_on == "check" and run.key in self._retried:
+                self.tell(Cancel(message_id=self.word_id(), reason="nobody knows"))
+                return True
+        return super()._help()
 
 
 def _undo_of(other: Any, message: Sent) -> bool:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Final
+from zlib import crc32
 
 from amends.contracts import Command, Failure
+from amends.coordinator.core.inputs import RolledBack
 from amends.coordinator.core.journal import What
 from amends.coordinator.core.sending import settle
 from amends.coordinator.core.snapshot import Recording, RunStatus, StepRun
@@ -20,16 +22,20 @@ from amends.coordinator.declaration.results import Publish
 LEAP: Final = 1000
 """More messages about one run, and more commits of one saga, than a store that is failed over or restored may lose."""
 
+_SCATTER: Final = 1_000_000
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
-def leap_of(turn: Turn) -> int:
-    """Where the numbers of messages begin from now on: past those of every branch of this saga's history.
+def leap_of(turn: Turn, word: RolledBack) -> int:
+    """Where the numbers of messages begin from now on: apart from those of every other branch of this saga's history.
 
-    A store may be rolled back to the same commit several times, and remembers none of it; but time has passed.
+    A store may be rolled back to the same commit several times, and remembers none of it. But time has passed; and as
+    the clock may have been set back, the numbers are scattered as well, by what happens only once.
     """
     before = turn.suspect.leap if turn.suspect is not None else 0
-    return max(before + LEAP, (turn.now - turn.before.started_at) // _MILLISECOND)
+    elapsed = (turn.now - turn.before.started_at) // _MILLISECOND
+    scattered = crc32(f"{word.epoch}/{word.message_id}/{word.known}/{turn.now}".encode()) % _SCATTER
+    return max(before + LEAP, elapsed, word.answered + LEAP) + scattered
 
 
 def find_out(turn: Turn) -> bool:

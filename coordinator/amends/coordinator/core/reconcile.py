@@ -66,7 +66,7 @@ def begin(turn: Turn, word: RolledBack) -> tuple[Verdict, str]:
     """Ask about everything again. A paused saga asks when it is resumed; one that goes back does so anyhow."""
     since = turn.suspect.since if turn.suspect is not None else turn.before.clock
     turn.epoch = word.epoch or turn.epoch
-    turn.suspect = Suspect(since, word.why, max(leap_of(turn), word.answered + LEAP))
+    turn.suspect = Suspect(since, word.why, leap_of(turn, word))
     turn.version = max(turn.before.version, word.known) + LEAP
     turn.note(What.ROLLED_BACK, "", word.why)
     for run in list(turn.runs.values()):

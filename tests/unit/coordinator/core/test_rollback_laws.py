@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.oracle import violations
 from tests.support.rollbacks import ForgetfulWorld, asking
-from tests.support.worlds import Choose, one
+from tests.support.worlds import Choose, Spec, one
 from tests.unit.coordinator.core.test_laws import LAW, choices
+
+from amends.coordinator.declaration.definition import StepKind
 
 
 def world(choose: Choose, *, orderly: bool = True) -> ForgetfulWorld:
@@ -56,3 +59,51 @@ def test_the_same_of_many_random_histories() -> None:
         assert problems(seen) == [], (seed, seen.history)
         lost += seen.lost
     assert lost > 1000
+
+
+A, B, P, R = StepKind.COMPENSATABLE, StepKind.NEUTRAL, StepKind.PIVOT, StepKind.RETRIABLE
+SMALL = {
+    "asks one after the other": (
+        Spec("a", A),
+        Spec("b", A, after=("a",)),
+        Spec("p", P, after=("b",)),
+        Spec("r", R, after=("p",)),
+    ),
+    "waits before its pivot": (
+        Spec("a", A),
+        Spec("w", B, "signal", ("a",)),
+        Spec("p", P, after=("w",)),
+        Spec("r", R, after=("p",)),
+    ),
+    "has a word for a pivot": (Spec("a", A), Spec("p", P, "signal", ("a",)), Spec("r", R, after=("p",))),
+    "asks side by side": (Spec("a", A), Spec("b", A), Spec("p", P, after=("a", "b")), Spec("r", R, after=("p",))),
+    "has no pivot": (
+        Spec("a", A),
+        Spec("b", A, after=("a",)),
+        Spec("w", B, "event", ("a",)),
+        Spec("c", A, after=("b", "w")),
+    ),
+}
+
+
+@pytest.mark.parametrize("steps", SMALL.values(), ids=SMALL)
+def test_every_way_in_which_a_small_saga_can_lose_commits_is_made_good(steps: tuple[Spec, ...]) -> None:
+    """It lives for a while, maybe is cancelled, lives on, loses some commits, and maybe is cancelled then."""
+    ends = set()
+    for lived in range(8):
+        for cancelled in (False, True):
+            for more in (1, 3, 6, 10):
+                for lost in range(1, 13):
+                    for cancelled_after in (False, True):
+                        seen = ForgetfulWorld(lambda n: 0, steps)
+                        seen.go_smoothly(lived, cancelled=False)
+                        seen.go_smoothly(more, cancelled=cancelled)
+                        if lost >= seen.commits:
+                            continue
+                        seen.roll_back(lost)
+                        seen.go_smoothly(0, cancelled=cancelled_after)
+                        assert seen.settle_down()
+                        told = (lived, cancelled, more, lost, cancelled_after, seen.history)
+                        assert problems(seen) == [], told
+                        ends.add(seen.ending)
+    assert ends == {"completed", "compensated"}
