@@ -16,7 +16,7 @@ from tests.support.worlds import Acted, Choose, Refused, Spec, World, one, recor
 
 from amends.contracts import Failure, ReplyOutcome
 from amends.contracts.payloads import Done
-from amends.coordinator.core import Transition, sign_of_loss
+from amends.coordinator.core import RunStatus, Transition, sign_of_loss
 from amends.coordinator.core.effects import Effect, SendCommand, SendSettle, SendUndo
 from amends.coordinator.core.inputs import Answered, AnyInput, Cancel, Pause, Resume, RetryStep, Watch
 from amends.coordinator.core.snapshot import Recording, decode_snapshot, encode_snapshot
@@ -225,6 +225,8 @@ class ForgetfulWorld(World):
             if run.stuck_on == "check" and run.key in self._retried:
                 self.tell(Cancel(message_id=self.word_id(), reason="nobody knows"))
                 return True
+            if run.status is RunStatus.CHECKING and not self.snapshot.paused:
+                return False  # its timer asks again; words for a pivot would only be kept
         return super()._help()
 
 
