@@ -152,6 +152,19 @@ async def pack(command: Pack) -> None:
 """
 
 
+def test_an_inbox_that_a_participant_names_comes_before_that_of_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "named.py").write_text(
+        "from amends.participants import Participant\n"
+        "from slow import Pack\n"
+        'packing = Participant("packing", inbox="sqlite:named.db")\n'
+        "@packing.action\ndef pack(command: Pack) -> None:\n    pass\n"
+    )
+    (tmp_path / "slow.py").write_text(SLOW)
+    with running("named", cwd=tmp_path, AMENDS_INBOX="sqlite:other.db"):
+        assert (tmp_path / "named.db").exists()
+        assert not (tmp_path / "other.db").exists()
+
+
 @pytest.fixture
 def packing(tmp_path: Path) -> Iterator[Process]:
     """A process with one action in hand, in `tmp_path`."""

@@ -24,7 +24,9 @@ Timeout = Annotated[
 ]
 Inbox = Annotated[
     str | None,
-    typer.Option("--inbox", metavar="URL", help="Where participants keep what they did; by default beside the broker."),
+    typer.Option(
+        "--inbox", metavar="URL", help="The inbox of participants that name none; by default beside the broker."
+    ),
 ]
 Log = Annotated[str | None, typer.Option("--log", metavar="console|json", help="How to write the log.")]
 LogLevel = Annotated[

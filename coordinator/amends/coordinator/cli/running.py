@@ -176,7 +176,8 @@ async def _open(stack: AsyncExitStack, settings: Settings, parts: Parts) -> Engi
     broker = await connect_broker(settings.broker)
     stack.push_async_callback(broker.close)
     for participant in parts.participants:
-        await stack.enter_async_context(participant.running(broker, inbox=settings.inbox, grace=_GRACE_S))
+        inbox = participant.inbox or settings.inbox
+        await stack.enter_async_context(participant.running(broker, inbox=inbox, grace=_GRACE_S))
     if not parts.sagas:
         return None
     return await stack.enter_async_context(Coordinator(parts.sagas, broker=broker, store=settings.store).running())
