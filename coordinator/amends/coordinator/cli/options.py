@@ -25,7 +25,7 @@ Timeout = Annotated[
 Inbox = Annotated[
     str | None,
     typer.Option(
-        "--inbox", metavar="URL", help="The inbox of participants that name none; by default beside the broker."
+        "--inbox", metavar="URL", help="The inbox of participants without one; by default beside the broker."
     ),
 ]
 Log = Annotated[str | None, typer.Option("--log", metavar="console|json", help="How to write the log.")]
