@@ -79,7 +79,11 @@ class Node:
 
 
 async def _converse(connection: AbstractConnection, data: bytes, count: int) -> list[Any]:
-    await connection.send_packed_command(data)
+    try:
+        await connection.send_packed_command(data)
+    except RuntimeError as error:
+        # so does uvloop say that the server has hung up meanwhile
+        raise ConnectionError(str(error)) from error
     answers: list[Any] = []
     for _ in range(count):
         try:
