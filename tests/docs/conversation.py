@@ -37,6 +37,9 @@ INPUT: Final = JSON.encode(
 )
 
 
+INCARNATION = "9c41d7be03a25f6871"
+
+
 class Approve(Signal):
     by: str
 
@@ -66,6 +69,7 @@ class Conversation:
             Policy(),
             cause=envelope.id,
             reply_to=envelope.reply_to,
+            incarnation=INCARNATION,
         )
         return asked, self._messages(begun, envelope.id)
 

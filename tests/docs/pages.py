@@ -90,7 +90,7 @@ def anchors(page: Path) -> set[str]:
 
 _VARYING = (
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?( UTC|Z)?", "TIME"),
-    (r"~[0-9a-f]+-[0-9a-f]+/", "~INCARNATION/"),
+    (r"~[0-9a-f]{18}/", "~INCARNATION/"),
     (r"in \d+\.\d+s", "in SECONDS"),
     (r"\s+", " "),
 )

@@ -31,7 +31,7 @@ from amends.brokers.kafka.topics import Topics
 from amends.brokers.rabbitmq.broker import DELIVERY_LIMIT, RabbitmqBroker
 from amends.brokers.rabbitmq.names import NAMESPACE, Names
 from amends.brokers.rabbitmq.topology import UNLIMITED, Topology
-from amends.brokers.rabbitmq.wire import pack, unpack
+from amends.brokers.rabbitmq.wire import unwrap, wrap
 from amends.contracts import Envelope, Kind, ReplyOutcome, slot_of
 from amends.contracts.envelope import ATTRIBUTES
 from amends.contracts.names import slot_address
@@ -82,7 +82,7 @@ def on_rabbitmq(message: Outgoing) -> Example:
     nobody: Any = None
     broker = RabbitmqBroker(nobody, nobody, Names.of(NAMESPACE), ShardMap(), DELIVERY_LIMIT, bulk=True)
     route = broker._route(message.address)
-    parcel = pack(message.envelope, route.exchange, route.key, mandatory=route.mandatory)
+    parcel = wrap(message.envelope, route.exchange, route.key, mandatory=route.mandatory)
     to = f'exchange "{parcel.exchange}", routing key "{parcel.key}"'
     return Example(to, {"content-type": parcel.content_type, **parcel.headers}, parcel.body)
 
@@ -125,7 +125,7 @@ def test_an_example_is_what_our_code_sends(name: str) -> None:
 @of_every_example
 def test_an_example_is_read_as_what_was_meant(name: str) -> None:
     example = examples()[name]
-    envelope, problem = unpack(example.attributes, example.content_type, example.body)
+    envelope, problem = unwrap(example.attributes, example.content_type, example.body)
     assert problem == ""
     assert envelope == conversation()[name].envelope
 
@@ -160,7 +160,7 @@ def test_what_the_cloudevents_package_writes_is_read_as_the_same(name: str) -> N
     message = amqp.AMQPMessage({"content-type": example.content_type}, dict(example.attributes), example.body)
     written = amqp.to_binary(amqp.from_binary(message, JSONFormat()), JSONFormat())
     assert isinstance(written.application_properties["cloudEvents_time"], int)
-    found, problem = unpack(written.application_properties, written.properties["content-type"], envelope.data)
+    found, problem = unwrap(written.application_properties, written.properties["content-type"], envelope.data)
     assert (found, problem) == (envelope, "")
     assert json.loads(written.application_data) == json.loads(envelope.data)
 
@@ -243,8 +243,8 @@ def test_topics_and_groups_are_named_so() -> None:
         "amends.dead-letters": topics.dead_letters,
     }
     assert [*found] == [*found.values()] == [name for name in cells("## On Kafka") if name.startswith("amends.")]
-    assert topics.group("service.NAME") == "amends.service.NAME"
-    assert topics.group("subscriber.NAME") == "amends.subscriber.NAME"
+    assert topics.group_of("service:NAME") == "amends.service.NAME"
+    assert topics.group_of("subscriber:NAME") == "amends.subscriber.NAME"
 
 
 def test_queues_and_exchanges_are_named_so() -> None:

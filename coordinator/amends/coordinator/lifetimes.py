@@ -74,7 +74,7 @@ def _check_sagas(definitions: Iterable[Definition], retention: Retention) -> Non
                 "shorten the deadline"
             )
     if endless:
-        log.info(
+        log.debug(
             "sagas without deadline should end before participants forget their effects",
             sagas=sorted(endless),
             within=span_text(longest),

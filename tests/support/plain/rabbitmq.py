@@ -113,7 +113,7 @@ class Rabbitmq:
             arguments: Any = {
                 "x-queue-type": "quorum",
                 "x-delivery-limit": 50,
-                "x-dead-letter-exchange": f"{self._prefix}.dead-letters",
+                "x-dead-letter-exchange": f"{self._prefix}.returned",
                 "x-dead-letter-strategy": "at-least-once",
                 "x-overflow": "reject-publish",
             }

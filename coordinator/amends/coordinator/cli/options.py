@@ -24,9 +24,7 @@ Timeout = Annotated[
 ]
 Inbox = Annotated[
     str | None,
-    typer.Option(
-        "--inbox", metavar="URL", help="The inbox of participants without one; by default beside the broker."
-    ),
+    typer.Option("--inbox", metavar="URL", help="The inbox of participants without one; by default beside the broker."),
 ]
 Log = Annotated[str | None, typer.Option("--log", metavar="console|json", help="How to write the log.")]
 LogLevel = Annotated[
