@@ -17,7 +17,7 @@ import yaml
 from examples.orders import __main__ as orders
 from examples.orders import home
 from tests.deploy.compose import COMPOSE, OURS, PROJECT, ROOT, SERVICES, arguments, filled, variables
-from tests.support import services
+from tests.support.containers import IMAGES
 from tests.support.processes import amends
 from tests.support.servers import PrivateRedis
 
@@ -57,7 +57,7 @@ def test_images_are_pinned_and_those_of_the_tests_and_the_docs(name: str) -> Non
     image = SERVICES[name]["image"]
     repository, _, tag = image.partition(":")
     assert re.match(r"v?\d", tag), f"{image} has no version"
-    known = {image.partition(":")[0]: image for image, _ in services._IMAGES.values()}
+    known = {image.name.partition(":")[0]: image.name for image in IMAGES.values()}
     if repository in known:
         assert image.removesuffix("-management") == known[repository]
     assert f"`{image}`" in PAGE
@@ -79,10 +79,10 @@ def test_ports_in_the_docs_are_open() -> None:
 
 
 def test_ports_of_the_servers_are_those_that_the_code_takes_for_granted() -> None:
-    for _, (image, port) in services._IMAGES.items():
-        (service,) = (one for one in SERVICES.values() if one["image"].removesuffix("-management") == image)
-        assert f"127.0.0.1:{port}:{port}" in service["ports"]
-        assert f"host:{port}" in (ROOT / "docs/servers.md").read_text("utf-8")
+    for image in IMAGES.values():
+        (service,) = (one for one in SERVICES.values() if one["image"].removesuffix("-management") == image.name)
+        assert f"127.0.0.1:{image.port}:{image.port}" in service["ports"]
+        assert f"host:{image.port}" in (ROOT / "docs/servers.md").read_text("utf-8")
 
 
 @of_all

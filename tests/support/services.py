@@ -1,9 +1,9 @@
 """Real servers for tests, as fixtures: `rabbitmq_url`, `redis_url`, `kafka_url`.
 
 A server comes from `AMENDS_TEST_RABBITMQ_URL` (`…_REDIS_URL`, `…_KAFKA_URL`); else from docker, where an engine runs
-and `testcontainers` is installed; else from the programs on this machine (`tests/services --install` gets them). It is
-started when the first test asks for it, shared by all workers of the run, and stopped with it. Tests share it: use
-names of your own. Where it cannot be had its tests are skipped, or fail with `AMENDS_REQUIRE_SERVICES=1`.
+(through testcontainers); else from the programs on this machine (`tests/services --install` gets them). It is started
+when the first test asks for it, shared by all workers of the run, and stopped with it. Tests share it: use names of
+your own. Where it cannot be had its tests are skipped, or fail with `AMENDS_REQUIRE_SERVICES=1`.
 `AMENDS_TEST_REDIS=valkey` takes Valkey for Redis (`tests/services --install valkey`).
 
 For a server that a test may kill, pause and restart there are `PrivateRabbitmq`, `PrivateRedis` and `PrivateKafka`
@@ -13,18 +13,16 @@ For a server that a test may kill, pause and restart there are `PrivateRabbitmq`
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, NoReturn, TypeVar, cast
 
 import pytest
+from tests.support.containers import from_docker
 from tests.support.keeper import start_keeper, stop_keeper
 from tests.support.servers import PrivateKafka, PrivateRabbitmq, PrivateRedis, Server, ServiceMissing
 
 ServerT = TypeVar("ServerT", bound=Server)
-
-_IMAGES = {"rabbitmq": ("rabbitmq:4.1", 5672), "redis": ("redis:7.2", 6379), "kafka": ("apache/kafka:4.1.1", 9092)}
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +83,7 @@ def _shared(name: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     base = tmp_path_factory.getbasetemp()
     root = base.parent if worker else base
     try:
-        return _from_docker(name) or start_keeper(
+        return from_docker(name) or start_keeper(
             name, root / "services" / name, os.getppid() if worker else os.getpid()
         )
     except ServiceMissing as error:
@@ -104,30 +102,3 @@ def do_without(name: str, error: ServiceMissing) -> NoReturn:
     if os.environ.get("AMENDS_REQUIRE_SERVICES") == "1":
         pytest.fail(problem, pytrace=False)
     pytest.skip(problem)
-
-
-_containers: dict[str, tuple[Any, str]] = {}
-
-
-def _from_docker(name: str) -> str | None:
-    """The URL of a container of this process, or None where there is no engine. It is removed when the process ends."""
-    if name in _containers:
-        return _containers[name][1]
-    try:
-        from testcontainers.core.container import DockerContainer  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        return None
-    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
-        return None
-    image, port = _IMAGES[name]
-    if name == "kafka":
-        from testcontainers.kafka import KafkaContainer  # type: ignore[import-not-found, unused-ignore]
-
-        container = KafkaContainer().with_kraft().start()
-        url = f"kafka://{container.get_bootstrap_server()}"
-    else:
-        container = DockerContainer(image).with_exposed_ports(port).start()
-        where = f"{container.get_container_host_ip()}:{container.get_exposed_port(port)}"
-        url = f"amqp://guest:guest@{where}/" if name == "rabbitmq" else f"redis://{where}/0"
-    _containers[name] = (container, url)
-    return url
