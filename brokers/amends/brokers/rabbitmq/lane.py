@@ -74,7 +74,7 @@ class Lane:
 
         def on_cancel(_: Any) -> None:
             # we are inside the reader of the channel here, and must not wait for it
-            lane._closing = asyncio.create_task(close_channel(channel))
+            lane._begin_to_close()
 
         def on_end(_: Any) -> None:
             if tap is not None:
@@ -141,4 +141,10 @@ class Lane:
 
     async def close(self) -> None:
         """Give back what is not settled."""
-        await close_channel(self._channel)
+        await asyncio.shield(self._begin_to_close())
+
+    def _begin_to_close(self) -> asyncio.Task[None]:
+        """Once: a queue that is deleted while its consumer leaves ends the channel from both sides."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(close_channel(self._channel))
+        return self._closing
