@@ -9,10 +9,12 @@ from pathlib import Path
 
 import aio_pika
 import pytest
+from msgspec.structs import replace
 from tests.contract.broker import GUARD_S, STOCK, Shares, envelope, ids, message, numbered, ordered, receive
 from tests.support.rabbitmq import Rabbit, worker
 from yarl import URL
 
+from amends.brokers import Outgoing
 from amends.brokers.rabbitmq import RabbitmqBroker
 from amends.brokers.rabbitmq.link import Link
 from amends.brokers.rabbitmq.names import Names
@@ -239,3 +241,18 @@ async def test_a_pack_that_is_none_is_one_delivery(
     await rabbit.give_back("service.inventory", times)
     (delivery,) = await receive(await broker.consume_service("inventory"), 1)
     assert (delivery.envelope, delivery.body, delivery.deliveries) == (None, body, times + 1)
+
+
+async def test_packs_that_come_again_while_others_are_being_split_are_split_too(
+    rabbit: Rabbit, broker: RabbitmqBroker, other: RabbitmqBroker
+) -> None:
+    consumer = await broker.consume_service("inventory", prefetch=512)
+    await broker.publish([Outgoing(STOCK, replace(envelope(str(number)), data=b"." * 6_000)) for number in range(320)])
+    await receive(consumer, 320)
+    await consumer.close()
+    again = await other.consume_service("inventory", prefetch=512)
+    got = await receive(again, 320)
+    assert sorted(ids(got), key=int) == [str(number) for number in range(320)]
+    await again.ack(got)
+    await again.close()
+    assert (await rabbit.count("service.inventory"), await rabbit.count("packs.inventory")) == (0, 0)

@@ -256,7 +256,8 @@ class RabbitmqConsumer:
         """Split the packs that came again. Bury what was released here too often, and give up what others had too
         often: nobody here knows whether they ever saw it."""
         async with self._tidying:
-            torn = self._torn
+            # a copy: more may come meanwhile
+            torn = list(self._torn)
             await self._exits.splitter.split(torn)
             self._torn = [pack for pack in self._torn if pack not in torn]
             while self._spent:

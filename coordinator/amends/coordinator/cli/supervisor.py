@@ -111,7 +111,7 @@ class Supervisor:
         if number > 1:
             await self._unless_told(self._ready[1].wait())
         loop = asyncio.get_running_loop()
-        deaths = 0
+        wait = _SHORTEST_WAIT_S
         while not self._stop.is_set():
             began = loop.time()
             try:
@@ -131,10 +131,11 @@ class Supervisor:
                 log.error("a worker cannot start, so none does", worker=number, ended=_how(code))
                 self._stop.set()
             else:
-                deaths = 1 if loop.time() - began > _STEADY_S else deaths + 1
-                wait = min(_SHORTEST_WAIT_S * 2 ** (deaths - 1), _LONGEST_WAIT_S)
+                if loop.time() - began > _STEADY_S:
+                    wait = _SHORTEST_WAIT_S
                 log.error("a worker ended; another takes its place", worker=number, ended=_how(code), in_s=wait)
                 await self._unless_told(asyncio.sleep(wait))
+                wait = min(2 * wait, _LONGEST_WAIT_S)
 
     async def _live(self, number: int) -> int:
         """One life of a worker; gives its exit code."""
