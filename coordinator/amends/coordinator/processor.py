@@ -459,6 +459,10 @@ class Processor:
     def _park(self, actor: Actor, letter: Letter, problem: str, decided: Decided) -> None:
         actor.mailbox.popleft()
         log.error("a message waits until a fitting saga version is loaded", saga_id=actor.saga_id, problem=problem)
+        if isinstance(letter.content, TimersFired):
+            # the sweeper tells it again and again, and then behind all that is kept
+            decided.handled.append(letter.delivery)
+            return
         name, version = _awaited(actor, letter)
         message = Outgoing(slot_address(slot_of(actor.saga_id)), letter.envelope)
         # a key of its own: an earlier parking of the same message may be on its way out at this moment

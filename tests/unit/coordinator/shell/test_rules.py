@@ -19,9 +19,11 @@ from amends.contracts.names import SLOTS, slot_address
 from amends.contracts.payloads import Control, Done, Undo
 from amends.coordinator import CoordinatorConfig, Policy, Retry, Saga, Sleep, WaitFor, step
 from amends.coordinator.coordinator import Engine
+from amends.coordinator.core.journal import What
 from amends.coordinator.core.snapshot import Phase, RunStatus
 from amends.coordinator.registry import Registry
 from amends.coordinator.stores import MemoryStore
+from amends.coordinator.sweeper import LEASE_S
 
 
 class Nap(Saga):
@@ -120,6 +122,26 @@ async def test_rule_13_one_event_for_two_sagas_is_parked_for_both() -> None:
     rig = await rig.crash()
     await rig.run()
     assert [(await rig.snapshot(saga_id)).phase for saga_id in ("o-1", "o-2")] == [Phase.COMPENSATED] * 2
+
+
+async def test_rule_13_timers_of_a_version_that_is_not_loaded_pile_up_nowhere_and_fire_behind_what_is_kept() -> None:
+    rig = await Rig().open()
+    await rig.start(Order(), "o-1")
+    await rig.coordinate()
+    rig.sagas = (OrderTwo,)
+    rig = await rig.crash()
+    for _ in range(20):
+        await rig.after(LEASE_S + 1)
+    # of the many words that its timer was due nothing is left; what the participant has answered is kept
+    kept = await rig.store.unpark("order", 1, 100)
+    assert {one.message.envelope.kind for one in kept} == {Kind.REPLY}
+    rig.sagas = (Order, OrderTwo)
+    rig = await rig.crash()
+    await rig.after(LEASE_S + 1)
+    assert (await rig.snapshot("o-1")).phase is Phase.COMPLETED
+    entries = [entry.what for record in await rig.store.journal("o-1") for entry in record.entries]
+    assert What.STEP_TIMED_OUT not in entries
+    assert set(rig.shop.effects.values()) == {1}
 
 
 async def test_rule_13_shards_that_are_gained_bring_the_messages_parked_by_their_last_owner() -> None:
