@@ -250,7 +250,8 @@ def test_topics_and_groups_are_named_so() -> None:
 def test_queues_and_exchanges_are_named_so() -> None:
     names = Names.of(NAMESPACE)
     told = set(cells("## On RabbitMQ", 1))
-    ours = {names.slots, names.events, names.dead_letters, names.service("NAME"), names.subscriber("NAME")}
+    ours = {names.slots, names.events, names.dead_letters, names.returned}
+    ours |= {names.service("NAME"), names.subscriber("NAME")}
     assert {*ours, names.client("NAME")} <= told
     assert names.shard(3) == "amends.v1.shard.03"
     assert names.record("map") == "amends.v1.record.map"
