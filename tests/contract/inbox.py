@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.contract.handlings import count_for_each, count_many, forget_and_count_again
 from tests.support.timeline import Timeline
 
 from amends.contracts import ReplyOutcome, UsageError
@@ -507,9 +508,23 @@ class InboxContract(ABC):
         closed = [await self.ask(inbox, begin(key)) == CLOSED for key in keys]
         assert closed == [n % 2 == 0 for n in range(len(keys))]
 
+    # handlings
+
+    async def test_forgotten_handlings_are_counted_from_the_beginning(self, inbox: Inbox) -> None:
+        await forget_and_count_again(inbox)
+
+    async def test_many_handlings_are_counted_in_one_call(self, inbox: Inbox) -> None:
+        await count_many(inbox)
+
 
 class SharedInboxContract(InboxContract):
     """The suite of inboxes that several processes see: a second `open` is on the same rows."""
+
+    async def test_handlings_are_counted_for_each_name_and_seen_by_whoever_opens_the_inbox(self) -> None:
+        one, other = await self.open(), await self.open()
+        await count_for_each(one, other)
+        await one.close()
+        await other.close()
 
     async def test_shared_inbox_remembers_after_it_was_closed(self) -> None:
         inbox = await self.open()

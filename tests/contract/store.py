@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.support.sagas import T0, HandClock, commit, following, message, outbox_key, snapshot
+from tests.contract.handlings import count_for_each, count_many, forget_and_count_again
+from tests.support.sagas import T0, commit, following, message, outbox_key, snapshot
 
 from amends.brokers import Outgoing, ShardMap
 from amends.contracts import InternalError, UsageError, slot_of
 from amends.contracts.names import SLOTS
 from amends.coordinator.core.snapshot import Phase, Snapshot
 from amends.coordinator.store import (
-    HANDLINGS_KEPT,
     Commit,
     CommitResult,
     Interest,
@@ -966,26 +966,14 @@ class SagaStoreContract(ABC):
         self, store: SagaStore
     ) -> None:
         other = await self.open()
-        await store.count_handlings(["m1", "größe/2 {x}"])
-        await other.count_handlings(["m1"])
-        await store.count_handlings([])
-        assert list(await store.handlings(["größe/2 {x}", "unknown", "m1", "m1"])) == [1, 0, 2, 2]
-        assert list(await other.handlings([])) == []
+        await count_for_each(store, other)
         await other.close()
 
     async def test_forgotten_handlings_are_counted_from_the_beginning(self, store: SagaStore) -> None:
-        await store.count_handlings(["m1", "m2"])
-        await store.forget_handlings(["m1", "unknown"])
-        await store.forget_handlings([])
-        assert list(await store.handlings(["m1", "m2"])) == [0, 1]
-        await store.count_handlings(["m1", "m2"])
-        assert list(await store.handlings(["m1", "m2"])) == [1, 2]
+        await forget_and_count_again(store)
 
     async def test_many_handlings_are_counted_in_one_call(self, store: SagaStore) -> None:
-        names = [f"m{number}" for number in range(700)]
-        await store.count_handlings(names)
-        await store.count_handlings(names[:300])
-        assert list(await store.handlings(names)) == [2] * 300 + [1] * 400
+        await count_many(store)
 
 
 # what the tests say in one word
@@ -993,18 +981,6 @@ class SagaStoreContract(ABC):
 
 async def results(store: SagaStore, *commits: Commit) -> list[CommitResult]:
     return list(await store.commit(commits))
-
-
-async def forget_in_time(store: SagaStore, clock: HandClock) -> None:
-    """The test for stores whose time is in our hands."""
-    await store.count_handlings(["old", "new"])
-    clock.advance(HANDLINGS_KEPT.total_seconds() - 1)
-    await store.count_handlings(["new"])
-    assert list(await store.handlings(["old", "new"])) == [1, 2]
-    clock.advance(2)
-    assert list(await store.handlings(["old", "new"])) == [0, 2]
-    await store.count_handlings(["old"])
-    assert list(await store.handlings(["old", "new"])) == [1, 2]
 
 
 async def held(store: SagaStore, id: str = "order-1") -> tuple[Snapshot | None, LedgerEntry | None]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.contract.store import SagaStoreContract, forget_in_time
+from tests.contract.handlings import forget_in_time
+from tests.contract.store import SagaStoreContract
 from tests.support.sagas import HandClock
 
 from amends.coordinator.store import SagaStore

@@ -14,7 +14,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.contract.store import ALL, CONFLICT, SagaStoreContract, current, forget_in_time
+from tests.contract.handlings import forget_in_time
+from tests.contract.store import ALL, CONFLICT, SagaStoreContract, current
 from tests.support import store_writer
 from tests.support.sagas import HandClock, commit, following, message, outbox_key, snapshot
 

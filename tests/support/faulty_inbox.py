@@ -29,7 +29,9 @@ class Trap:
 
 
 class FaultyInbox:
-    """An inbox in front of another. Its points are `begin`, `finish`, `transact` and `ping`, `:before` and `:after`."""
+    """An inbox in front of another. Its points are `begin`, `finish`, `transact` and `ping`, `:before` and `:after`,
+    and `count_handlings`, `handlings` and `forget_handlings`, `:before`.
+    """
 
     def __init__(self, inner: Inbox, fault: Fault) -> None:
         self._inner, self._fault = inner, fault
@@ -49,6 +51,18 @@ class FaultyInbox:
         answers = await self._inner.finish(requests)
         self._fault("finish:after")
         return answers
+
+    async def count_handlings(self, messages: Sequence[str]) -> None:
+        self._fault("count_handlings:before")
+        await self._inner.count_handlings(messages)
+
+    async def handlings(self, messages: Sequence[str]) -> Sequence[int]:
+        self._fault("handlings:before")
+        return await self._inner.handlings(messages)
+
+    async def forget_handlings(self, messages: Sequence[str]) -> None:
+        self._fault("forget_handlings:before")
+        await self._inner.forget_handlings(messages)
 
     async def purge(self, before: datetime) -> int:
         return await self._inner.purge(before)

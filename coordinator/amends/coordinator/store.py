@@ -6,7 +6,7 @@ An adapter passes the suite in `tests/contract/store.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal, Protocol, runtime_checkable
 
@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from amends.brokers import Broker, Outgoing, ShardMap
+from amends.brokers.handlings import Handlings
 from amends.contracts import TerminalError, TransientError, UsageError
 from amends.contracts.names import SLOTS
 from amends.coordinator.core.journal import JournalRecord
@@ -182,11 +183,7 @@ class SagaSummary(Struct, frozen=True, kw_only=True):
     keys: dict[str, str] = {}
 
 
-HANDLINGS_KEPT: Final = timedelta(days=7)
-"""How long a store remembers that a message took a process along: longer than a crash loop goes unseen."""
-
-
-class SagaStore(Protocol):
+class SagaStore(Handlings, Protocol):
     """Holds snapshots, journals, outboxes, timers, and the start ledger.
 
     Atomicity: each `Commit` is stored whole or not at all, and commits of one call succeed or conflict one by one.
@@ -248,18 +245,6 @@ class SagaStore(Protocol):
 
     async def parked_sent(self, parked: Sequence[Parked]) -> None:
         """Forget messages that were sent on."""
-        ...
-
-    async def count_handlings(self, messages: Sequence[str]) -> None:
-        """One more handling of each of these messages begins. Counts are kept for `HANDLINGS_KEPT` after the last."""
-        ...
-
-    async def handlings(self, messages: Sequence[str]) -> Sequence[int]:
-        """How many handlings of each have begun since they were last forgotten."""
-        ...
-
-    async def forget_handlings(self, messages: Sequence[str]) -> None:
-        """The handlings of these have ended, and took no process along."""
         ...
 
     async def count_parked(self) -> Mapping[tuple[str, int], int]:

@@ -14,15 +14,12 @@ import structlog
 from msgspec import Struct
 
 from amends.brokers import Consumer, Delivery, Returned
+from amends.brokers.handlings import TOGETHER, Handlings
 from amends.brokers.queues import subscriber_queue
 from amends.contracts import Envelope
 from amends.coordinator.router import SUBSCRIBER
-from amends.coordinator.store import SagaStore
 
 log = structlog.get_logger("amends.coordinator")
-
-_TOGETHER: Final = 2
-"""How many counted handlings a message shares with others."""
 
 _SHARDS: Final = "shard"
 _EVENTS: Final = subscriber_queue(SUBSCRIBER)
@@ -39,7 +36,7 @@ class Batch(Struct, frozen=True, eq=False):
 class Suspicion:
     """Sorts deliveries by what the store knows of their earlier handlings. `limit`: how many handlings one may have."""
 
-    def __init__(self, store: SagaStore, limit: int) -> None:
+    def __init__(self, store: Handlings, limit: int) -> None:
         self._store, self._limit = store, limit
 
     async def sort(self, consumer: Consumer, deliveries: Sequence[Delivery], *, events: bool = False) -> list[Batch]:
@@ -60,7 +57,7 @@ class Suspicion:
         batches = [together]
         for delivery, name in zip(deliveries, names, strict=True):
             count = counts.get(name, 0) if name is not None else 0
-            if name is None or count < _TOGETHER:
+            if name is None or count < TOGETHER:
                 together.deliveries.append(delivery)
                 if name is not None and name not in together.suspects:
                     together.suspects.append(name)

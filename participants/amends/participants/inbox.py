@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from msgspec import Struct
 
 from amends.brokers import Broker, Outgoing
+from amends.brokers.handlings import Handlings
 from amends.contracts import ReplyOutcome
 from amends.participants.rows import (
     Answered,
@@ -58,7 +59,7 @@ class Raised(Struct, frozen=True, eq=False):
 WorkAnswer: TypeAlias = Answered | Busy | Ignored | Raised
 
 
-class Inbox(Protocol):
+class Inbox(Handlings, Protocol):
     """Remembers the state of every effect by its effect key.
 
     Atomicity: each request is decided and stored as one step, as if no other were under way; requests of one call are
@@ -66,7 +67,8 @@ class Inbox(Protocol):
     survives the death of this process (and, but for in-memory inboxes, of the machine); a claim is therefore known
     before its handler starts. Idempotency: a `Finish` that is repeated with its fence gets what was stored first. Time
     is the inbox's own: leases are measured by it. All methods raise a `TransientError` when the inbox is away; a
-    request then may or may not have been stored, and is to be repeated.
+    request then may or may not have been stored, and is to be repeated. Handlings are counted by names of their own,
+    each method as one step.
     """
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from amends.brokers.handlings import MemoryHandlings
 from amends.contracts import Clock, SystemClock, UsageError
 from amends.participants.decisions import closing, opening
 from amends.participants.rows import Closing, ClosingAnswer, Opening, OpeningAnswer, Row
@@ -19,6 +20,7 @@ class MemoryInbox:
         self._clock = clock or SystemClock()
         self._rows: dict[str, Row] = {}
         self._mark: datetime | None = None
+        self._handlings = MemoryHandlings(self._clock)
 
     async def begin(self, requests: Sequence[Opening]) -> Sequence[OpeningAnswer]:
         now = self._clock.now()
@@ -39,6 +41,15 @@ class MemoryInbox:
                 self._rows[request.effect_key] = row
             answers.append(answer)
         return answers
+
+    async def count_handlings(self, messages: Sequence[str]) -> None:
+        self._handlings.count(messages)
+
+    async def handlings(self, messages: Sequence[str]) -> Sequence[int]:
+        return self._handlings.counts(messages)
+
+    async def forget_handlings(self, messages: Sequence[str]) -> None:
+        self._handlings.forget(messages)
 
     async def purge(self, before: datetime) -> int:
         check_purge(before, self._clock.now())

@@ -3,7 +3,7 @@
 The rows are in one hash for each virtual slot of the effect key (`amends:{s0413}:inbox`), with the low-water mark under
 the empty name. A row is loaded, decided about here, and stored if it is still the one that was loaded; else all of that
 is done again. Each row begins with a token of the write that made it, so that a write whose answer got lost is
-recognised when it is repeated.
+recognised when it is repeated. Counts of handlings are keys of their own, which expire.
 
 Most rows need not be loaded: a new command finds none, and the end of a claim finds the claim. Both are believed at
 first, as storing would fail were they wrong. A decision that stores nothing is only made of what was loaded.
@@ -22,6 +22,7 @@ from zlib import crc32
 import msgspec
 from msgspec import Struct
 
+from amends.brokers.handlings import HANDLINGS_KEPT
 from amends.brokers.redis_link import Call, RedisLink, RedisUnavailable, Script, ServerTime, command, read_url
 from amends.contracts import Clock, TerminalError
 from amends.contracts.names import SLOTS
@@ -129,7 +130,7 @@ class RedisInbox:
     def __init__(self, link: RedisLink, clock: Clock | None = None) -> None:
         self._link = link
         self._time = ServerTime(link.time, clock)
-        namespace = link.url.namespace
+        namespace = self._namespace = link.url.namespace
         self._hashes = [f"{namespace}:{{s{slot:04}}}:inbox" for slot in range(SLOTS)]
         self._mark = f"{namespace}:{{inbox}}:mark"
         self._claims: OrderedDict[str, _Found] = OrderedDict()
@@ -243,6 +244,23 @@ class RedisInbox:
                     raise
                 await asyncio.sleep(0.05 * attempt)
         raise AssertionError("unreachable")
+
+    async def count_handlings(self, messages: Sequence[str]) -> None:
+        kept_s = int(HANDLINGS_KEPT.total_seconds())
+        calls: list[Call] = []
+        for key in map(self._count, messages):
+            calls += (command(key, "INCR", key), command(key, "EXPIRE", key, kept_s))
+        await self._link.run(calls)
+
+    async def handlings(self, messages: Sequence[str]) -> Sequence[int]:
+        found = await self._link.run([command(key, "GET", key) for key in map(self._count, messages)])
+        return [int(count or 0) for count in found]
+
+    async def forget_handlings(self, messages: Sequence[str]) -> None:
+        await self._link.run([command(key, "DEL", key) for key in map(self._count, messages)])
+
+    def _count(self, message: str) -> str:
+        return f"{self._namespace}:{{s{crc32(message.encode()) % SLOTS:04}}}:inbox-handling:{message}"
 
     async def purge(self, before: datetime) -> int:
         check_purge(before, await self._time.now())

@@ -14,6 +14,7 @@ import msgspec
 
 from amends.brokers import Broker, EmbeddedBroker
 from amends.brokers.embedded.transfer import Waiting
+from amends.brokers.handlings import HandlingsTable
 from amends.brokers.sqlite_file import SqliteFile, translate
 from amends.contracts import Clock, InternalError, ReplyOutcome, SystemClock, TerminalError, UsageError
 from amends.participants.decisions import closing, opening
@@ -22,9 +23,12 @@ from amends.participants.memory_inbox import check_purge
 from amends.participants.rows import Answered, Claimed, Closing, ClosingAnswer, Finish, Opening, OpeningAnswer, Row
 from amends.participants.session import Session
 
+_HANDLINGS: Final = HandlingsTable("inbox_handlings")
+
 SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS inbox (effect_key TEXT PRIMARY KEY, touched INTEGER NOT NULL, row BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS inbox_mark (one INTEGER PRIMARY KEY CHECK (one = 1), before INTEGER NOT NULL)",
+    _HANDLINGS.schema,
 )
 
 _LOAD: Final = "SELECT effect_key, row FROM json_each(?) CROSS JOIN inbox ON effect_key = value"
@@ -114,6 +118,15 @@ class SqliteInbox:
 
         answers, _ = await self._file.write(job, lambda done: publication.done(done[1]), publication.undone)
         return answers
+
+    async def count_handlings(self, messages: Sequence[str]) -> None:
+        await self._file.write(lambda connection: _HANDLINGS.count(connection, messages, self._clock.now()))
+
+    async def handlings(self, messages: Sequence[str]) -> Sequence[int]:
+        return self._file.read(lambda connection: _HANDLINGS.counts(connection, messages, self._clock.now()))
+
+    async def forget_handlings(self, messages: Sequence[str]) -> None:
+        await self._file.write(lambda connection: _HANDLINGS.forget(connection, messages))
 
     async def purge(self, before: datetime) -> int:
         check_purge(before, self._clock.now())

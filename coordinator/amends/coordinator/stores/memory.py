@@ -13,12 +13,12 @@ import msgspec
 from msgspec import Struct
 
 from amends.brokers import Outgoing, ShardMap
+from amends.brokers.handlings import MemoryHandlings
 from amends.contracts import Clock, SystemClock, slot_of
 from amends.coordinator.core.journal import JournalRecord, decode_record, encode_record
 from amends.coordinator.core.snapshot import decode_snapshot, encode_snapshot
 from amends.coordinator.store import (
     EVERYWHERE,
-    HANDLINGS_KEPT,
     Commit,
     CommitResult,
     DueSaga,
@@ -88,7 +88,7 @@ class MemoryStore:
         self._sagas: dict[str, _Saga] = {}
         self._outbox: dict[OutboxKey, _Sending] = {}
         self._parked: dict[tuple[str, str], tuple[int, bytes]] = {}
-        self._handlings: dict[str, tuple[int, datetime]] = {}
+        self._handlings = MemoryHandlings(self._clock)
         self._keys: dict[tuple[str, str], dict[str, None]] = {}
         self._epoch = ""
 
@@ -239,20 +239,15 @@ class MemoryStore:
 
     async def count_handlings(self, messages: Sequence[str]) -> None:
         with self._operation("count_handlings"):
-            now = self._clock.now()
-            kept = {name: found for name, found in self._handlings.items() if found[1] > now - HANDLINGS_KEPT}
-            self._handlings = kept | {name: (kept.get(name, (0, now))[0] + 1, now) for name in messages}
+            self._handlings.count(messages)
 
     async def handlings(self, messages: Sequence[str]) -> Sequence[int]:
         with self._operation("handlings"):
-            oldest = self._clock.now() - HANDLINGS_KEPT
-            found = [self._handlings.get(name, (0, oldest)) for name in messages]
-            return [count if at > oldest else 0 for count, at in found]
+            return self._handlings.counts(messages)
 
     async def forget_handlings(self, messages: Sequence[str]) -> None:
         with self._operation("forget_handlings"):
-            for name in messages:
-                self._handlings.pop(name, None)
+            self._handlings.forget(messages)
 
     async def count_parked(self) -> Mapping[tuple[str, int], int]:
         with self._operation("count_parked"):

@@ -19,7 +19,6 @@ from amends.coordinator.core.journal import JournalRecord, decode_record
 from amends.coordinator.core.snapshot import decode_snapshot
 from amends.coordinator.store import (
     EVERYWHERE,
-    HANDLINGS_KEPT,
     Commit,
     CommitResult,
     DueSaga,
@@ -35,7 +34,7 @@ from amends.coordinator.store import (
 )
 from amends.coordinator.stores import sqlite_commit, sqlite_listing
 from amends.coordinator.stores.checks import check_commits
-from amends.coordinator.stores.sqlite_schema import SCHEMA, Rows
+from amends.coordinator.stores.sqlite_schema import HANDLINGS, SCHEMA, Rows
 from amends.coordinator.stores.times import micros, moment, span
 
 T = TypeVar("T")
@@ -82,15 +81,6 @@ _PARKED_SENT: Final = """
         SELECT p.seq FROM json_each(?) AS sent CROSS JOIN saga_parked AS p
         WHERE p.saga = json_extract(sent.value, '$[0]') AND p.key = json_extract(sent.value, '$[1]'))"""
 
-_OLD_HANDLINGS: Final = "DELETE FROM saga_handlings WHERE at <= ?"
-_COUNT_HANDLINGS: Final = Rows(
-    "INSERT INTO saga_handlings (message, count, at)",
-    3,
-    "ON CONFLICT (message) DO UPDATE SET count = count + 1, at = excluded.at",
-)
-_HANDLINGS: Final = """
-    SELECT message, count FROM saga_handlings WHERE at > ? AND message IN (SELECT value FROM json_each(?))"""
-_FORGET_HANDLINGS: Final = "DELETE FROM saga_handlings WHERE message IN (SELECT value FROM json_each(?))"
 _COUNT_PARKED: Final = """
     SELECT saga, definition_version, count(*) FROM saga_parked
     GROUP BY saga, definition_version ORDER BY saga, definition_version"""
@@ -284,21 +274,13 @@ class SqliteStore:
         await self._write(lambda connection: connection.execute(_PARKED_SENT, (sent,)).rowcount)
 
     async def count_handlings(self, messages: Sequence[str]) -> None:
-        def job(connection: sqlite3.Connection) -> None:
-            now = self._clock.now()
-            connection.execute(_OLD_HANDLINGS, (micros(now - HANDLINGS_KEPT),))
-            _COUNT_HANDLINGS.run(connection, [(message, 1, micros(now)) for message in messages])
-
-        await self._write(job)
+        await self._write(lambda connection: HANDLINGS.count(connection, messages, self._clock.now()))
 
     async def handlings(self, messages: Sequence[str]) -> Sequence[int]:
-        asked = (micros(self._clock.now() - HANDLINGS_KEPT), _json(messages))
-        found: dict[str, int] = dict(self._read(lambda connection: connection.execute(_HANDLINGS, asked).fetchall()))
-        return [found.get(message, 0) for message in messages]
+        return self._read(lambda connection: HANDLINGS.counts(connection, messages, self._clock.now()))
 
     async def forget_handlings(self, messages: Sequence[str]) -> None:
-        listed = _json(messages)
-        await self._write(lambda connection: connection.execute(_FORGET_HANDLINGS, (listed,)).rowcount)
+        await self._write(lambda connection: HANDLINGS.forget(connection, messages))
 
     async def count_parked(self) -> Mapping[tuple[str, int], int]:
         rows = self._read(lambda connection: connection.execute(_COUNT_PARKED).fetchall())

@@ -8,6 +8,10 @@ from functools import cache
 from itertools import chain
 from typing import Any, Final
 
+from amends.brokers.handlings import HandlingsTable
+
+HANDLINGS: Final = HandlingsTable("saga_handlings")
+
 # One row per saga id ever started. Until its purge it is listed and holds the snapshot; then only what the start ledger
 # needs is left (`purged`). `instance` numbers incarnations and is never used again. `purged` and `started_at` are not
 # touched by commits and `facets` by few of them, so that most commits move an entry of a single index, the timers'.
@@ -81,7 +85,7 @@ SCHEMA: Final = (
         UNIQUE (saga, key)
     )""",
     "CREATE INDEX IF NOT EXISTS saga_parked_version ON saga_parked (saga, definition_version)",
-    "CREATE TABLE IF NOT EXISTS saga_handlings (message TEXT PRIMARY KEY, count INTEGER, at INTEGER) WITHOUT ROWID",
+    HANDLINGS.schema,
     "CREATE TABLE IF NOT EXISTS saga_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
 

@@ -11,12 +11,12 @@ from typing import Final
 import msgspec
 
 from amends.brokers import Outgoing, ShardMap
+from amends.brokers.handlings import HANDLINGS_KEPT
 from amends.brokers.redis_link import Call, RedisLink, RedisUnavailable, ServerTime, command, read_url
 from amends.contracts import Clock
 from amends.coordinator.core.journal import JournalRecord, decode_record, encode_record
 from amends.coordinator.store import (
     EVERYWHERE,
-    HANDLINGS_KEPT,
     Commit,
     CommitResult,
     DueSaga,
