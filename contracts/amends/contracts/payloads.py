@@ -15,13 +15,17 @@ class Payload(Struct, frozen=True, gc=False):
     __tag__: ClassVar[str]
 
 
-class Failure(Payload, frozen=True):
-    """An unexpected error of a participant or of a saga's own code. `error` is the exception's type name."""
+class Failure(Payload, frozen=True, omit_defaults=True, repr_omit_defaults=True):
+    """An unexpected error of a participant or of a saga's own code. `error` is the exception's type name.
+
+    `final` asks the coordinator not to try again by itself, as if all its attempts were used up.
+    """
 
     __tag__: ClassVar[str] = "amends.failure.v1"
 
     error: str
     message: str = ""
+    final: bool = False
 
 
 class Done(Payload, frozen=True):

@@ -182,7 +182,7 @@ def _undo_failed(turn: Turn, run: StepRun, failure: Failure) -> None:
     failures = run.undo_failures + 1
     told = f"{failure.error}: {failure.message}"
     policy = turn.policy.undo_retry
-    if policy.exhausted(failures):
+    if failure.final or policy.exhausted(failures):
         turn.note(What.UNDO_FAILED, run.key, f"{told} (attempt {failures}, the last)")
         turn.stick(turn.change(run, undo_failures=failures), "undo", failure)
         return

@@ -338,7 +338,7 @@ def _failed(turn: Turn, plan: Plan, run: StepRun, failure: Failure) -> None:
     failures = run.failures + 1
     policy = policy_of(turn, plan)
     told = f"{failure.error}: {failure.message}"
-    if policy.exhausted(failures):
+    if failure.final or policy.exhausted(failures):
         turn.note(What.STEP_FAILED, run.key, f"{told} (attempt {failures}, the last)")
         _give_up(turn, plan, turn.change(run, failures=failures), failure)
         return

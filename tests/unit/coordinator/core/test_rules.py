@@ -28,7 +28,7 @@ from tests.unit.coordinator.core.kit import (
     recording,
 )
 
-from amends.contracts import Failure, UsageError
+from amends.contracts import Failure, ReplyOutcome, UsageError
 from amends.coordinator import Policy, Saga, Sleep, WaitFor, step
 from amends.coordinator.core import Phase, RunStatus, Verdict, backward, encode_state, start
 from amends.coordinator.core.effects import SendCommand, SendSettle, SendUndo
@@ -1116,3 +1116,41 @@ def test_rule_15_a_step_that_times_out_turns_round_what_was_due_with_it() -> Non
     play.wait(10).fire()
     assert play.phase() is Phase.COMPENSATING
     assert sorted(play.sent) == ["undo reserve", "undo weigh"]
+
+
+# 19. what kills its process
+
+
+FINAL = Failure("ProcessDied", "its handler was begun 5 times, and each time the process died", final=True)
+
+
+def test_rule_19_a_failure_that_is_final_is_not_tried_again_but_undone() -> None:
+    # without it: a command that kills its service is sent again, and kills again
+    play = Play(Order())
+    play.answer("reserve", ReplyOutcome.FAILED, FINAL)
+    assert play.sent == ["undo reserve"]
+    assert play.snapshot.failure == FINAL
+
+
+def test_rule_19_a_final_failure_of_the_pivot_is_settled() -> None:
+    play = at_charge()
+    play.answer("charge", ReplyOutcome.FAILED, FINAL)
+    assert play.sent == ["settle charge"]
+
+
+def test_rule_19_a_final_failure_of_a_retriable_step_is_stuck_until_an_operator_tries_again() -> None:
+    play = past_the_pivot()
+    play.answer("ship", ReplyOutcome.FAILED, FINAL)
+    assert play.run("ship").status is RunStatus.STUCK
+    play.retry("ship")
+    assert play.sent == ["ask ship"]
+
+
+def test_rule_19_a_final_failure_of_an_undo_is_stuck_until_an_operator_tries_again() -> None:
+    play = at_charge()
+    play.cancel()
+    play.closed("charge")
+    play.answer("reserve", ReplyOutcome.UNDO_FAILED, FINAL)
+    assert play.run("reserve").status is RunStatus.UNDO_STUCK
+    play.retry("reserve")
+    assert play.sent == ["undo reserve"]
