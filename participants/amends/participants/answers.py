@@ -65,9 +65,17 @@ def rejected(handler: Handler, reject: Reject, content_type: str) -> Performed:
 
 def failed(handler: Handler, error: BaseException, content_type: str) -> Performed:
     """What a handler did that was given up: nobody knows."""
+    return _failure(handler, Failure(type(error).__name__, text_of(error)[:_MESSAGE_LIMIT]), content_type)
+
+
+def died(handler: Handler, why: str, content_type: str) -> Performed:
+    """What a handler did that takes its process along: nobody knows, and trying again would do the same."""
+    return _failure(handler, Failure("ProcessDied", why, final=True), content_type)
+
+
+def _failure(handler: Handler, failure: Failure, content_type: str) -> Performed:
     outcome = ReplyOutcome.UNDO_FAILED if handler.compensates else ReplyOutcome.FAILED
     codec = codec_for(content_type)
-    failure = Failure(type(error).__name__, text_of(error)[:_MESSAGE_LIMIT])
     return Performed(outcome, Recording(Failure.__tag__, codec.encode(failure), codec.content_type))
 
 

@@ -65,7 +65,8 @@ class Participant:
     rollback gets through. `retry` is the policy of handlers that have none: a tenacity `AsyncRetrying` (by default
     three attempts with exponential, jittered waits). `lease` is how long a claim outlives a process that died; `skew`
     how far clocks may be apart. `inbox` is an `Inbox` or its URL; without one it goes with the broker. `retention` says
-    how long the inbox remembers an effect; without it, what the settings say.
+    how long the inbox remembers an effect; without it, what the settings say. `handling_limit`: after how many counted
+    handlings in which the process died a command or an undo is answered as failed, and is a dead letter.
     """
 
     def __init__(
@@ -79,11 +80,14 @@ class Participant:
         lease: Duration = 30.0,
         skew: Duration = 5.0,
         retention: Retention | None = None,
+        handling_limit: int = 5,
     ) -> None:
         if not isinstance(service, str) or not service:
             raise UsageError(f'Participant({service!r}): name the service, as in Participant("inventory")')
         if min(concurrency, undo_concurrency) < 1:
             raise UsageError(f"Participant({service!r}): concurrency= and undo_concurrency= are at least 1")
+        if handling_limit < 1:
+            raise UsageError(f"Participant({service!r}): handling_limit= is at least 1")
         self.service = service
         self.inbox = inbox
         self.concurrency = concurrency
@@ -92,6 +96,7 @@ class Participant:
         self.lease = as_timedelta(lease, "lease")
         self.skew = as_timedelta(skew, "skew")
         self.retention = retention
+        self.handling_limit = handling_limit
         if not self.lease:
             raise UsageError(f"Participant({service!r}): lease= must be longer than nothing")
         self._handlers: dict[str, Handler] = {}
