@@ -43,7 +43,8 @@ def outgoing(snapshot: Snapshot, effects: Iterable[Effect], cause: str) -> tuple
 
 
 def _message(snapshot: Snapshot, effect: Effect, cause: str, number: int) -> Outgoing | None:
-    id = f"{snapshot.incarnation}.{snapshot.version}.{number}"
+    # not by incarnation and version: both come again, with other messages, when the store has lost commits
+    id = f"{snapshot.commit_id}.{number}"
     match effect:
         case SendCommand():
             about = effect.command
@@ -83,6 +84,8 @@ def _message(snapshot: Snapshot, effect: Effect, cause: str, number: int) -> Out
                 ),
             )
         case Notify():
+            # an answer may go without a commit, as a refusal does
+            id = f"{effect.about}.answer" if effect.about else id
             return notice(effect.reply_to, snapshot.id, effect.notice, effect.about, id, snapshot.clock)
         case End():
             return None

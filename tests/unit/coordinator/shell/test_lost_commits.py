@@ -6,9 +6,9 @@ from collections import Counter
 from datetime import timedelta
 
 from structlog.testing import capture_logs
-from tests.support.rig import Approve, Order, Rig, Shop
+from tests.support.rig import Approve, Order, Rig, Shop, take
 
-from amends.contracts import JSON, Command, Compensation, Kind
+from amends.contracts import JSON, Command, Compensation, Envelope, Kind
 from amends.contracts.payloads import Control
 from amends.coordinator import Saga, WaitFor, step
 from amends.coordinator.core.journal import What
@@ -144,6 +144,28 @@ async def test_the_message_that_showed_it_is_handled_after_the_questions_and_ack
     await rig.send("order-1", Kind.SIGNAL, Approve.__tag__, JSON.encode(Approve(by="ada")), "late")
     await rig.run()
     assert (await rig.snapshot("order-1")).version == snapshot.version
+
+
+async def test_no_two_messages_have_one_id_also_when_commits_are_lost_and_come_again() -> None:
+    rig = await Rig().open()
+    nothing = rig.store.backup()  # type: ignore[attr-defined]
+    sent: list[Envelope] = []
+    for _ in range(2):
+        rig.store.restore(nothing)  # type: ignore[attr-defined]
+        rig = await rig.crash()
+        await rig.start(Order(), "o-1", f"start at {len(sent)}")
+        await rig.coordinate()
+        for reason in ("one", "another"):
+            await rig.control("o-1", Control(action="retry", reason=reason), f"retry for {reason} at {len(sent)}")
+        await rig.coordinate()
+        deliveries = [*take(rig.service), *take(rig.client)]
+        sent += [delivery.envelope for delivery in deliveries if delivery.envelope is not None]
+        rig.clock.advance(1)
+    kinds = Counter(envelope.kind for envelope in sent)
+    assert kinds[Kind.COMMAND] >= 2
+    assert kinds[Kind.NOTICE] >= 6
+    told = {envelope.id: envelope for envelope in sent}
+    assert [envelope for envelope in sent if told[envelope.id] != envelope] == []
 
 
 # a start that is lost and comes again

@@ -291,7 +291,7 @@ async def test_rule_14_events_have_fixed_ids_and_a_sequence() -> None:
     assert [d.envelope for d in first] == [d.envelope for d in again]
     snapshot = await rig.snapshot("o-1")
     assert first[0].envelope is not None
-    assert first[0].envelope.id.startswith(f"{snapshot.incarnation}.{snapshot.version}.")
+    assert first[0].envelope.id.startswith(f"{snapshot.commit_id}.")
 
 
 # rule 15
