@@ -24,7 +24,7 @@ from amends.brokers.kafka import KafkaBroker, KafkaOptions
 from amends.brokers.kafka.topics import delete_installation
 from amends.brokers.kafka.wire import pack_of, parts_in
 from amends.contracts import slot_of
-from amends.contracts.names import SLOTS, slot_address, topic_address
+from amends.contracts.names import SLOTS, service_address, slot_address, topic_address
 
 ROOT = Path(__file__).parents[2]
 PARTITION = slot_of("order-1") * 4 // SLOTS
@@ -117,6 +117,18 @@ async def test_many_messages_to_participants_of_ours_go_as_packs_and_few_one_by_
     assert ids(await receive(consumer, 103)) == [str(number) for number in range(103)]
     assert await lying_in(options, "packs.inventory") == [25] * 4 + [1] * 3
     assert await lying_in(options, "service.inventory") == []
+
+
+async def test_publishers_learn_about_several_services_who_reads_packs(open: Open, options: KafkaOptions) -> None:
+    publisher, participant = await open(), await open()
+    payments = service_address("payments")
+    await publisher.publish([*numbered(STOCK, range(5)), *numbered(payments, range(5))])
+    consumers = [await participant.consume_service(service) for service in ("inventory", "payments")]
+    await publisher._pack_readers.look()
+    await publisher.publish([*numbered(STOCK, range(5, 10)), *numbered(payments, range(5, 10))])
+    for consumer, service in zip(consumers, ("inventory", "payments"), strict=True):
+        assert ordered(await receive(consumer, 10)) == [str(number) for number in range(10)]
+        assert await lying_in(options, f"packs.{service}") == [5]
 
 
 async def test_publishers_learn_from_kafka_who_reads_packs(open: Open, options: KafkaOptions) -> None:
