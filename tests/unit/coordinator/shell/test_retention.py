@@ -147,6 +147,24 @@ async def test_a_start_that_is_repeated_after_the_saga_was_removed_is_known_agai
     assert set(rig.shop.effects.values()) == {1}
 
 
+async def test_an_id_that_is_forgotten_by_hand_before_its_time_does_nothing_anew() -> None:
+    rig = await Rig().open()
+    await rig.start(Order(), "o-1", "first")
+    await rig.run()
+    now = await rig.store.now() + timedelta(seconds=1)
+    assert (await rig.store.purge(now), await rig.store.purge_ledger(now)) == (1, 1)
+    await rig.start(Order(), "o-1", "second")
+    await rig.run()
+    assert (await rig.snapshot("o-1")).phase is Phase.COMPLETED
+    assert set(rig.shop.effects.values()) == {1}
+    rig.clock.advance(2 * 91 * 86_400)
+    await rig.engine.purger.purge()
+    rig.clock.advance(1)
+    await rig.start(Order(), "o-1", "third")
+    await rig.run()
+    assert len(rig.shop.effects) == 4, "another saga, with effects of its own"
+
+
 # times that must go together
 
 
