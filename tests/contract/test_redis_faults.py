@@ -308,6 +308,22 @@ async def test_replicated_durability_waits_for_the_disks_where_the_server_can(
 
 
 @pytest.mark.slow
+async def test_nothing_is_answered_from_a_row_of_an_inbox_that_no_replica_has(private_redis: Make) -> None:
+    primary, replica = replicated(private_redis, {}, {}, "redis")
+    inbox = await RedisInbox.open(f"{primary.url}?durability=replicated&replicas=1&wait=0.2")
+    while True:
+        with suppress(RedisUnavailable):  # until the replica follows
+            assert await inbox.begin([settle("warm")]) == [CLOSED]
+            break
+    replica.pause()
+    for _ in range(2):
+        with pytest.raises(RedisUnavailable, match="only 0 of 1 replicas"):
+            await inbox.begin([settle("order-1~i/a#0")])
+    replica.resume()
+    await inbox.close()
+
+
+@pytest.mark.slow
 async def test_a_replica_that_keeps_nothing_on_disk_does_not_count_where_disks_are_waited_for(
     private_redis: Make, open: Open
 ) -> None:

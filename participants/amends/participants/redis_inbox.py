@@ -208,7 +208,8 @@ class RedisInbox:
         groups = list(self._link.together(keys, self._hash, _MOST))
         calls = [_LOAD.call([self._hash(key) for key in group], group) for group in groups]
         found: dict[str, _Found] = {}
-        for group, answer in zip(groups, await self._link.run(calls), strict=True):
+        # what is answered from a row must be as durable as the row that another process may just have written
+        for group, answer in zip(groups, await self._link.run(calls, durable=True), strict=True):
             for key, data, mark in zip(group, answer[::2], answer[1::2], strict=True):
                 row = None if data is None else _decode(key, data)
                 found[key] = _Found(row, b"" if data is None else data[:8], mark or b"")
