@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
-from msgspec.structs import astuple
+from msgspec import NODEFAULT, UNSET, Meta, Raw, Struct, UnsetType, defstruct
+from msgspec.structs import FieldInfo, astuple, fields
 
-from amends.contracts.envelope import ATTRIBUTES, EPOCH, Envelope, Kind, ReplyOutcome
+from amends.contracts.envelope import ATTRIBUTES, EPOCH, Envelope
 from amends.contracts.errors import text_of
 
 PACK_TYPE: Final = "application/cloudevents-batch+json"
@@ -32,40 +32,36 @@ class Unpacked(Struct, frozen=True, eq=False):
 _Time = Annotated[datetime, Meta(tz=True)]
 
 
-class _Event(Struct, frozen=True, omit_defaults=True, rename=ATTRIBUTES, gc=False):
-    """A message as a JSON object; the fields are those of `Envelope`, in its order, and then what only JSON has."""
+_TIMES: Final = ("time", "issued_at", "not_after")
 
-    id: str
-    kind: Kind
-    type: str
-    source: str
-    subject: str
-    time: _Time = EPOCH
-    data: Raw | UnsetType = UNSET
-    content_type: str = "application/json"
-    correlation_id: str = ""
-    causation_id: str = ""
-    reply_to: str | None = None
-    effect_key: str | None = None
-    revision: int = 0
-    attempt: int = 0
-    issued_at: _Time | None = None
-    not_after: _Time | None = None
-    outcome: ReplyOutcome | None = None
-    incarnation: str | None = None
-    version: int = 0
-    commit_id: str | None = None
-    sequence: int | None = None
-    partition_key: str | None = None
-    traceparent: str | None = None
-    tracestate: str | None = None
-    specversion: str = ""
-    data_base64: str | UnsetType = UNSET
 
+def _field(field: FieldInfo) -> tuple[str, Any] | tuple[str, Any, Any]:
+    """A field of `Envelope` as it stands in JSON: the data as what they are, times with their zone."""
+    match field.name:
+        case "data":
+            return (field.name, Raw | UnsetType, UNSET)
+        case "time":
+            return (field.name, _Time, EPOCH)
+        case name if name in _TIMES:
+            return (name, _Time | None, None)
+        case name if field.default is NODEFAULT:
+            return (name, field.type)
+        case name:
+            return (name, field.type, field.default)
+
+
+_Event: Any = defstruct(
+    "_Event",
+    [*map(_field, fields(Envelope)), ("specversion", str, ""), ("data_base64", str | UnsetType, UNSET)],
+    frozen=True,
+    omit_defaults=True,
+    rename=ATTRIBUTES,
+    gc=False,
+)
+"""A message as a JSON object; the fields are those of `Envelope`, in its order, and then what only JSON has."""
 
 _FIELDS: Final = Envelope.__struct_fields__
 _DATA: Final = _FIELDS.index("data")
-_TIMES: Final = ("time", "issued_at", "not_after")
 _encode = msgspec.json.Encoder().encode
 _decode_all = msgspec.json.Decoder(list[_Event], strict=False).decode
 _decode_each = msgspec.json.Decoder(list[Raw]).decode
@@ -103,7 +99,7 @@ def _read_one(body: bytes) -> Unpacked:
         return Unpacked(None, body, f"a message of a pack cannot be read: {text_of(error)}")
 
 
-def _event_of(envelope: Envelope) -> _Event:
+def _event_of(envelope: Envelope) -> Any:
     data: Raw | UnsetType = UNSET
     data_base64: str | UnsetType = UNSET
     if envelope.data:
@@ -129,7 +125,7 @@ def _is_json(envelope: Envelope) -> bool:
     return True
 
 
-def _envelope_of(event: _Event) -> Envelope:
+def _envelope_of(event: Any) -> Envelope:
     values = dict(zip(_FIELDS, astuple(event), strict=False))
     if event.data_base64 is not UNSET:
         values["data"] = b64decode(event.data_base64, validate=True)
